@@ -1,0 +1,1 @@
+//! Stand-in, see gpu-sim/README.md.

@@ -1,0 +1,1 @@
+//! Questions answered over a session: kernel summary, memcpys, idle time.

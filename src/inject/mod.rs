@@ -1,0 +1,1 @@
+//! All that the guest does inside its host.

@@ -1,0 +1,37 @@
+//! The environment between launcher and guest: one table, from which parser, check and docs come.
+
+/// A variable of colonel's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Variable {
+    /// Name.
+    pub name: &'static str,
+    /// Who reads it: `guest`, `cli` or `python`.
+    pub reader: &'static str,
+    /// What it means, for docs.
+    pub doc: &'static str,
+}
+
+macro_rules! variables {
+    ($( $constant:ident = $name:literal, $reader:literal, $doc:literal; )*) => {
+        $( #[doc = $doc] pub const $constant: &str = $name; )*
+        /// All of them.
+        pub const ALL: &[Variable] = &[ $( Variable { name: $name, reader: $reader, doc: $doc }, )* ];
+    };
+}
+
+variables! {
+    SESSION = "COLONEL_SESSION", "guest", "Absolute path of the session folder. Without it the guest does nothing.";
+    GATE = "COLONEL_GATE", "guest", "What opens a window: `process`, `profiler` or `manual`.";
+    GATE_BY = "COLONEL_GATE_BY", "guest", "How cudaProfilerStart/Stop is seen: `preload`, `callback` or `auto`.";
+    AFTER = "COLONEL_AFTER_NS", "guest", "Delay between the trigger and the window, ns.";
+    FOR = "COLONEL_FOR_NS", "guest", "Longest window, ns.";
+    TRACE = "COLONEL_TRACE", "guest", "More record kinds, comma-separated: `api`.";
+    COUNTERS = "COLONEL_COUNTERS", "guest", "Reserved for hardware counters.";
+    GUEST = "COLONEL_GUEST", "cli", "Path of libcolonel_guest.so, where it is not beside the program.";
+    CUPTI = "COLONEL_CUPTI", "guest", "Path of the libcupti to use where the process has none mapped.";
+    RUNTIME = "COLONEL_RUNTIME", "guest", "Folder of the control sockets, short enough for a socket's 108 bytes.";
+    LOG = "COLONEL_LOG", "guest", "`1` or `debug`: the guest says on stderr what it does. Silent without it.";
+    DUMP_BUFFERS = "COLONEL_DUMP_BUFFERS", "guest", "Folder to which raw activity buffers are copied, for golden tests.";
+    DISABLE_PROFILE_REGION = "COLONEL_DISABLE_PROFILE_REGION", "python", "`1` makes profile_region a no-op.";
+    SESSIONS_DIR = "COLONEL_SESSIONS_DIR", "cli", "Folder of the sessions, `.colonel/sessions` without it.";
+}

@@ -1,0 +1,257 @@
+//! The JSON files of a session: `session.json`, written by the launcher only, and `processes/PID-START.json`,
+//! written by that guest only.
+//!
+//! Unknown fields are ignored and absent ones take defaults, so that minor versions read each other.
+//! A reader refuses a larger major.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Version of the session format. The major grows when an old reader would misread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Format {
+    /// Readers refuse a larger one.
+    pub major: u32,
+    /// Grows with each added field or table.
+    pub minor: u32,
+}
+
+/// What this build writes.
+pub const FORMAT: Format = Format { major: 1, minor: 0 };
+
+/// Name of the session's own file.
+pub const SESSION_FILE: &str = "session.json";
+/// Folder of the guests' files.
+pub const PROCESSES_DIR: &str = "processes";
+
+/// `session.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Session {
+    /// Format of the whole folder.
+    pub format: Format,
+    /// 8 hex digits, also the folder's name.
+    pub id: String,
+    /// `--name`.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Version of colonel that wrote it.
+    pub colonel: String,
+    /// Commit of that build.
+    #[serde(default)]
+    pub commit: String,
+    /// Where its life is.
+    pub state: SessionState,
+    /// Made, Unix ns.
+    pub created_ns: i64,
+    /// Command ended, Unix ns.
+    #[serde(default)]
+    pub ended_ns: Option<i64>,
+    /// The command, non-UTF-8 replaced.
+    pub command: Vec<String>,
+    /// Working directory of the command.
+    pub cwd: String,
+    /// `cupti`, `nsys` or `ncu`.
+    pub evaluator: String,
+    /// `generic` or `vllm`.
+    pub flavor: String,
+    /// Gate of the guests.
+    pub gate: String,
+    /// Extra record kinds.
+    #[serde(default)]
+    pub trace: Vec<String>,
+    /// Ran under gpu-sim.
+    #[serde(default)]
+    pub simulated: bool,
+    /// The machine.
+    #[serde(default)]
+    pub host: Host,
+    /// How the command ended.
+    #[serde(default)]
+    pub exit: Option<Exit>,
+    /// The guests' files as they were at sealing.
+    #[serde(default)]
+    pub processes: Vec<Process>,
+    /// Rows a table, at sealing.
+    #[serde(default)]
+    pub rows: BTreeMap<String, u64>,
+    /// All losses, at sealing.
+    #[serde(default)]
+    pub losses: Vec<Loss>,
+    /// What went wrong in the launcher, or was found at sealing.
+    #[serde(default)]
+    pub problems: Vec<Problem>,
+}
+
+/// Where a session's life is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionState {
+    /// The command runs, or the launcher died with it.
+    Running,
+    /// Ended, tables as the guests wrote them.
+    Sealed,
+    /// Ended, tables sorted and merged.
+    Compacted,
+}
+
+/// The machine that ran it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// Host name.
+    pub name: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// CPUs online.
+    pub cpus: u32,
+}
+
+/// How the command ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Exit code, unless killed.
+    pub code: Option<i32>,
+    /// Signal that killed it.
+    pub signal: Option<i32>,
+}
+
+/// `processes/PID-START.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Process {
+    /// Format of this file.
+    pub format: Format,
+    /// Process id.
+    pub pid: u32,
+    /// Start time in clock ticks since boot, as in /proc/PID/stat: with the pid it names a process for good.
+    pub start_ticks: u64,
+    /// Parent.
+    pub ppid: u32,
+    /// /proc/self/exe.
+    #[serde(default)]
+    pub exe: String,
+    /// Command line, non-UTF-8 replaced.
+    #[serde(default)]
+    pub command: Vec<String>,
+    /// CUDA initialised, Unix ns.
+    pub started_ns: i64,
+    /// The guest finished in order, Unix ns. Null: it runs, or was cut off.
+    #[serde(default)]
+    pub ended_ns: Option<i64>,
+    /// What the guest does.
+    pub state: ProcessState,
+    /// Gate in force.
+    pub gate: String,
+    /// How cudaProfilerStart/Stop is seen: `preload` or `callback`; null where the gate does not need it.
+    #[serde(default)]
+    pub gate_by: Option<String>,
+    /// The libcupti in use, once attached.
+    #[serde(default)]
+    pub cupti: Option<Cupti>,
+    /// Driver's CUDA version (13000 for 13.0).
+    #[serde(default)]
+    pub driver_version: Option<u32>,
+    /// Time that CUPTI was first touched, Unix ns. Null: never, so armed for free.
+    #[serde(default)]
+    pub attached_ns: Option<i64>,
+    /// Windows so far.
+    #[serde(default)]
+    pub windows: Vec<Window>,
+    /// Rows sealed so far, a table.
+    #[serde(default)]
+    pub rows: BTreeMap<String, u64>,
+    /// Records that came outside every window and were let go, as they should.
+    #[serde(default)]
+    pub outside_windows: u64,
+    /// Losses so far.
+    #[serde(default)]
+    pub losses: Vec<Loss>,
+    /// Why something could not be had.
+    #[serde(default)]
+    pub problems: Vec<Problem>,
+    /// Control socket.
+    #[serde(default)]
+    pub control: Option<PathBuf>,
+}
+
+/// What a guest does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProcessState {
+    /// Waits for its gate; no record is taken.
+    Armed,
+    /// A window is open.
+    Capturing,
+    /// Out for good; `problems` says why.
+    Off,
+    /// Finished in order.
+    Ended,
+}
+
+/// The libcupti in use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cupti {
+    /// File.
+    pub path: String,
+    /// CUPTI_API_VERSION.
+    pub api_version: u32,
+    /// How it was found: `mapped`, `env`, `beside_cudart`, `soname` or `cuda_home`.
+    pub found: String,
+}
+
+/// A window, see the table `windows`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// From 1.
+    pub number: u32,
+    /// Opened, Unix ns.
+    pub start_ns: i64,
+    /// Closed, Unix ns.
+    #[serde(default)]
+    pub end_ns: Option<i64>,
+    /// `process`, `profiler` or `manual`.
+    pub trigger: String,
+    /// Name given.
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
+/// Records that did not become rows, see the table `losses`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    /// Process; null when not of one.
+    #[serde(default)]
+    pub pid: Option<u32>,
+    /// Table, or `records`.
+    pub kind: String,
+    /// Reason, from the list in `tables`.
+    pub reason: String,
+    /// Records; null where nobody can tell.
+    pub count: Option<u64>,
+    /// First seen, Unix ns.
+    pub first_ns: i64,
+    /// Last seen, Unix ns.
+    pub last_ns: i64,
+}
+
+/// Something that could not be had, in words for its reader.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Short and stable, for machines: `no_cupti`, `other_subscriber`, …
+    pub code: String,
+    /// What was wrong, what was expected, what to do next.
+    pub message: String,
+    /// Noticed, Unix ns.
+    #[serde(default)]
+    pub time_ns: i64,
+}
+
+/// `processes/PID-START.progress`: rewritten in place for each buffer, in fixed width, so that a killed process leaves
+/// the number of records that were not sealed yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Records received that become rows, a table.
+    pub received: BTreeMap<String, u64>,
+    /// Rows sealed, a table.
+    pub sealed: BTreeMap<String, u64>,
+}

@@ -1,0 +1,10 @@
+//! What launcher, guest and reader share: the session on disk, and nothing else.
+//!
+//! `tables` defines every Parquet table, `manifest` the JSON files, `env` the names of the environment,
+//! `control` the messages on the guest's socket.
+
+pub mod columns;
+pub mod control;
+pub mod env;
+pub mod manifest;
+pub mod tables;

@@ -1,0 +1,1 @@
+//! Sessions on disk: create, open, seal, compact, recover, list, remove.
