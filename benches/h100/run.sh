@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# One stage of the measurements on a GPU machine: bash benches/h100/run.sh probe|capture|overhead
+#
+# Builds the C parts against the machine's own CUPTI, writes what the machine is into environment.json, and leaves
+# the results in $OUT (default: target/h100). The colonel binaries are looked for in carry/bin, then target/release.
+set -uo pipefail
+stage=${1:?usage: run.sh probe|capture|overhead}
+shift
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+out=${OUT:-$root/target/h100}
+build=$(mktemp -d)
+mkdir -p "$out"
+export PYTHONUNBUFFERED=1
+
+python=${PYTHON:-/opt/torch/.venv/bin/python3}
+[ -x "$python" ] || python=python3
+export PATH="$PATH:/usr/local/cuda/bin"
+
+# libcupti: torch's own, so that no second copy is ever loaded; its headers beside it, else the toolkit's.
+site=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
+lib=$(find "$site/nvidia" /usr/local/cuda/extras/CUPTI /usr/local/cuda/lib64 -name 'libcupti.so.1[23]' 2>/dev/null | head -1)
+include=""
+for folder in "$site/nvidia/cu13/include" "$site/nvidia/cuda_cupti/include" /usr/local/cuda/extras/CUPTI/include /usr/local/cuda/include; do
+    [ -z "$include" ] && [ -f "$folder/cupti.h" ] && include=$folder
+done
+cuda_include=""
+for folder in /usr/local/cuda/include /usr/local/cuda/targets/x86_64-linux/include "$site/nvidia/cu13/include" "$site/nvidia/cuda_runtime/include"; do
+    [ -z "$cuda_include" ] && [ -f "$folder/cuda.h" ] && [ -f "$folder/crt/host_defines.h" ] && cuda_include=$folder
+done
+[ -n "$lib" ] && [ -n "$include" ] && [ -n "$cuda_include" ] || { echo "run.sh: no libcupti ($lib), cupti.h ($include) or cuda.h ($cuda_include) found"; exit 1; }
+echo "libcupti: $lib  cupti.h: $include  cuda.h: $cuda_include"
+
+# Only CUPTI's own headers from the wheel: nvcc brings the rest.
+mkdir "$build/include"
+ln -s "$include"/cupti*.h "$include"/generated_*.h "$include"/cuda_stdint.h "$build/include/" 2>/dev/null
+rpath="-rpath=$(dirname "$lib")"
+
+gcc -O2 -shared -fPIC -fvisibility=hidden -I"$build/include" -I"$cuda_include" "$here/bare_client.c" \
+    -o "$build/libbare_client.so" -Wl,--no-as-needed "$lib" "-Wl,$rpath" -lpthread -ldl || exit 1
+
+if [ "$stage" = probe ]; then
+    nvcc -O2 -std=c++17 -arch=sm_90 -I"$build/include" -o "$build/probe" "$here/probe.cu" \
+        -Xlinker "$lib" -Xlinker "$rpath" -ldl -lpthread || exit 1
+fi
+
+"$python" - "$build/environment.json" "$stage" "$lib" "$root" <<'PY'
+import ctypes, json, os, platform, subprocess, sys, time
+path, stage, lib, root = sys.argv[1:]
+def shell(*command):
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=30).stdout.strip()
+    except OSError as problem:
+        return str(problem)
+version = ctypes.c_uint32()
+ctypes.CDLL(lib).cuptiGetVersion(ctypes.byref(version))
+from importlib.metadata import version as package, PackageNotFoundError
+def installed(name):
+    try:
+        return package(name)
+    except PackageNotFoundError:
+        return None
+facts = {
+    "stage": stage, "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    "command": f"bash benches/h100/run.sh {stage}",
+    "gpu": shell("nvidia-smi", "--query-gpu=name,driver_version,memory.total,clocks.sm,clocks.max.sm", "--format=csv,noheader"),
+    "kernel": platform.release(), "cpus": os.cpu_count(),
+    "cpu": next((l.split(":", 1)[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), "?"),
+    "libcupti": lib.split("site-packages/")[-1], "cupti_api_version": version.value,
+    "python": platform.python_version(), "nvcc": shell("nvcc", "--version").splitlines()[-2:],
+    "packages": {n: installed(n) for n in ("torch", "triton", "nvidia-cuda-cupti", "nvidia-cuda-runtime", "cupy-cuda13x", "jax", "pyarrow")},
+}
+json.dump(facts, open(path, "w"), indent=1)
+print(json.dumps(facts))
+PY
+
+case $stage in
+probe) "$python" "$here/probe.py" "$build" "$out" ;;
+capture | overhead) "$python" "$here/$stage.py" --build "$build" --out "$out" --root "$root" "$@" ;;
+*) echo "run.sh: unknown stage \`$stage\`, expected probe, capture or overhead"; exit 2 ;;
+esac
