@@ -50,13 +50,15 @@ macro_rules! layouts {
             versions: &[ $( Version { since: $since, c_name: stringify!($c_name), size: $size } ),* ],
             fields: fields(&[ $( <$Record>::FIELDS )? ]),
         }, )* ];
-        $( $( const _: () = {
-            // The record struct is the newest version's, and its base the oldest's.
-            let versions: &[usize] = &[ $( $size ),* ];
-            assert!(versions[0] == <$Record>::BASE_SIZE);
-            assert!(versions[versions.len() - 1] == size_of::<$Record>());
-        }; )? )*
+        $( const _: () = check(&[ $( $size ),* ], &[ $( (<$Record>::BASE_SIZE, size_of::<$Record>()) )? ]); )*
     };
+}
+
+/// The record struct is the newest version's, and its base the oldest's.
+const fn check(sizes: &[usize], of_record: &[(usize, usize)]) {
+    if !of_record.is_empty() {
+        assert!(sizes[0] == of_record[0].0 && sizes[sizes.len() - 1] == of_record[0].1);
+    }
 }
 
 const fn fields(of_record: &[&'static [Field]]) -> &'static [Field] {
