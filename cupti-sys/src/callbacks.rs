@@ -62,7 +62,11 @@ pub struct SubscriberParams {
 impl SubscriberParams {
     /// The `struct_size` that a library of this API version expects.
     pub const fn size(api_version: u32) -> usize {
-        if api_version >= crate::constants::API_VERSION_13_2 { 40 } else { 32 }
+        if api_version >= crate::constants::API_VERSION_13_2 {
+            40
+        } else {
+            32
+        }
     }
 }
 

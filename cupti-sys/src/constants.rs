@@ -369,7 +369,10 @@ pub const API_VERSION_14_0: u32 = 140_000;
 
 /// CUPTI's name of a result code, `unknown` for one that it does not list.
 pub fn result_name(code: u32) -> &'static str {
-    RESULTS.iter().find(|(_, value)| *value == code).map_or("unknown", |(name, _)| name)
+    RESULTS
+        .iter()
+        .find(|(_, value)| *value == code)
+        .map_or("unknown", |(name, _)| name)
 }
 
 #[cfg(test)]

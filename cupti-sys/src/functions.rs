@@ -8,8 +8,7 @@ use std::ffi::{c_char, c_void};
 pub type CuptiResult = u32;
 
 /// Asks for an empty buffer: sets where it is, its bytes, and how many records it may take (0: as many as fit).
-pub type BufferRequested =
-    unsafe extern "C" fn(buffer: *mut *mut u8, size: *mut usize, max_num_records: *mut usize);
+pub type BufferRequested = unsafe extern "C" fn(buffer: *mut *mut u8, size: *mut usize, max_num_records: *mut usize);
 
 /// Hands a buffer back with `valid_size` bytes of records in it.
 pub type BufferCompleted =

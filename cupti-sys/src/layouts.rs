@@ -117,7 +117,11 @@ pub fn layout(kind: u32) -> Option<&'static Layout> {
 
 /// The structure that a library of `api_version` writes for `kind`.
 pub fn version(kind: u32, api_version: u32) -> Option<&'static Version> {
-    layout(kind)?.versions.iter().rev().find(|version| version.since <= api_version)
+    layout(kind)?
+        .versions
+        .iter()
+        .rev()
+        .find(|version| version.since <= api_version)
 }
 
 /// Bytes of a record of `kind` from a library of `api_version`: the way to the next record. `None` for a kind that is
@@ -132,7 +136,9 @@ pub fn record_size(kind: u32, api_version: u32) -> Option<usize> {
 pub fn has_field(kind: u32, c_name: &str, api_version: u32) -> bool {
     let fields = layout(kind).map_or(&[][..], |layout| layout.fields);
     record_size(kind, api_version).is_some()
-        && fields.iter().any(|field| field.c_name == c_name && field.since <= api_version)
+        && fields
+            .iter()
+            .any(|field| field.c_name == c_name && field.since <= api_version)
 }
 
 /// [`record_size`] of every kind for one library, as a table.
@@ -211,7 +217,11 @@ mod tests {
     #[test]
     fn unknown_versions_take_the_layout_below_them() {
         assert_eq!(record_size(KIND_MEMCPY, 25), Some(88), "between 12.6 and 12.8");
-        assert_eq!(record_size(KIND_CONCURRENT_KERNEL, 130_099), Some(216), "a late update of 13.0");
+        assert_eq!(
+            record_size(KIND_CONCURRENT_KERNEL, 130_099),
+            Some(216),
+            "a late update of 13.0"
+        );
         assert_eq!(record_size(KIND_CONCURRENT_KERNEL, 131_000), Some(248), "after 13.5");
         assert_eq!(record_size(KIND_CONCURRENT_KERNEL, 21), None, "before 12.4");
         assert_eq!(record_size(KIND_GREEN_CONTEXT, 130_101), None, "a kind of 13.2");
@@ -221,7 +231,10 @@ mod tests {
     #[test]
     fn fields_appear_when_they_did() {
         let priority = |version| has_field(KIND_CONCURRENT_KERNEL, "priority", version);
-        assert_eq!([28, 130_001, 130_100, 130_500].map(priority), [false, false, true, true]);
+        assert_eq!(
+            [28, 130_001, 130_100, 130_500].map(priority),
+            [false, false, true, true]
+        );
         assert!(!has_field(KIND_MEMCPY, "isDeviceLaunched", 28), "padding until 13.0");
         assert!(has_field(KIND_MEMCPY, "isDeviceLaunched", 130_001));
         assert!(!has_field(KIND_CONTEXT, "numMultiprocessors", 22), "padding until 12.5");
@@ -234,18 +247,39 @@ mod tests {
         for layout in LAYOUTS {
             for field in layout.fields {
                 let size = record_size(layout.kind, field.since).unwrap();
-                assert!(field.offset + field.size <= size, "{} of kind {}", field.c_name, layout.kind);
+                assert!(
+                    field.offset + field.size <= size,
+                    "{} of kind {}",
+                    field.c_name,
+                    layout.kind
+                );
             }
-            assert!(layout.versions.is_sorted_by_key(|version| version.since), "kind {}", layout.kind);
-            assert!(layout.versions.iter().all(|version| version.size % 8 == 0), "kind {}", layout.kind);
+            assert!(
+                layout.versions.is_sorted_by_key(|version| version.since),
+                "kind {}",
+                layout.kind
+            );
+            assert!(
+                layout.versions.iter().all(|version| version.size % 8 == 0),
+                "kind {}",
+                layout.kind
+            );
         }
     }
 
     #[test]
     fn strides_walk_a_mixed_buffer_and_stop_at_what_they_cannot_read() {
         let strides = Strides::new(API_VERSION_12_4);
-        let kernel = r::Kernel { kind: KIND_CONCURRENT_KERNEL, correlation_id: 7, ..r::Kernel::zeroed() };
-        let api = r::Api { kind: KIND_RUNTIME, correlation_id: 7, ..r::Api::zeroed() };
+        let kernel = r::Kernel {
+            kind: KIND_CONCURRENT_KERNEL,
+            correlation_id: 7,
+            ..r::Kernel::zeroed()
+        };
+        let api = r::Api {
+            kind: KIND_RUNTIME,
+            correlation_id: 7,
+            ..r::Api::zeroed()
+        };
         let mut bytes = kernel.as_bytes()[..208].to_vec();
         bytes.extend_from_slice(api.as_bytes());
         bytes.extend_from_slice(&4000u32.to_ne_bytes());

@@ -6,7 +6,11 @@
 //! *loaded* library ([`layouts`]). Kinds are plain `u32`, since a newer library may send kinds unknown here.
 
 pub mod callbacks;
+pub mod candidates;
 pub mod constants;
 pub mod functions;
 pub mod layouts;
+pub mod loader;
+mod mapped;
+pub mod names;
 pub mod records;

@@ -8,6 +8,8 @@ use crate::constants::*;
 use std::ffi::{c_char, c_void};
 use std::marker::PhantomData;
 
+pub use crate::callbacks::{CallbackData, ResourceData, SubscriberHandle, SubscriberParams};
+
 /// One field of a record, as the header check and [`crate::layouts`] need it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field {
@@ -67,7 +69,10 @@ impl<'a, T: Record> View<'a, T> {
     /// A view of the record that is exactly `bytes`, `None` when shorter than CUPTI 12.4's.
     #[inline]
     pub fn new(bytes: &'a [u8]) -> Option<Self> {
-        (bytes.len() >= T::BASE_SIZE).then_some(Self { bytes, record: PhantomData })
+        (bytes.len() >= T::BASE_SIZE).then_some(Self {
+            bytes,
+            record: PhantomData,
+        })
     }
 
     /// The whole record.
@@ -123,7 +128,11 @@ impl ObjectId {
 }
 
 const fn first(versions: &[u32]) -> u32 {
-    if versions.is_empty() { API_VERSION_12_4 } else { versions[0] }
+    if versions.is_empty() {
+        API_VERSION_12_4
+    } else {
+        versions[0]
+    }
 }
 
 /// Each entry: name, size in 12.4 and in 13.5, then its fields as `name: type = offset "name in the header"`, with
@@ -520,7 +529,10 @@ mod tests {
         };
         let old = read::<Kernel>(&newest.as_bytes()[..208]);
         assert_eq!((old.start, old.max_active_clusters), (10, 5));
-        assert_eq!((old.is_device_launched, old.priority, old.source_graph_node_id), (0, 0, 0));
+        assert_eq!(
+            (old.is_device_launched, old.priority, old.source_graph_node_id),
+            (0, 0, 0)
+        );
         assert_eq!(read::<Kernel>(newest.as_bytes()).priority, -3);
     }
 
@@ -543,7 +555,12 @@ mod tests {
     #[test]
     fn fields_know_where_they_are_and_since_when() {
         let field = |name| *Kernel::FIELDS.iter().find(|field| field.c_name == name).unwrap();
-        let priority = Field { c_name: "priority", offset: 216, size: 4, since: API_VERSION_13_1 };
+        let priority = Field {
+            c_name: "priority",
+            offset: 216,
+            size: 4,
+            since: API_VERSION_13_1,
+        };
         assert_eq!(field("priority"), priority);
         assert_eq!(field("graphNodeId").since, API_VERSION_12_4);
         assert_eq!(KERNEL_PRIORITY_SINCE, API_VERSION_13_1);
