@@ -1,1 +1,36 @@
-//! guest
+//! `libcolonel_guest.so`: the entry points, each a guarded line into `colonel::inject`. docs/architecture.md says who
+//! calls them.
+
+use std::ffi::c_void;
+
+use colonel::inject::entry;
+
+/// Called by the CUDA driver at cuInit, where `CUDA_INJECTION64_PATH` names this library. 1 is success.
+#[unsafe(no_mangle)]
+pub extern "C" fn InitializeInjection() -> i32 {
+    entry::initialize_injection(cudaProfilerStart as extern "C" fn() -> u32 as *const c_void)
+}
+
+/// Shadows the runtime's: opens a window, then calls the real one.
+#[unsafe(no_mangle)]
+pub extern "C" fn cudaProfilerStart() -> u32 {
+    entry::cuda_profiler_start()
+}
+
+/// Shadows the runtime's: closes the window, then calls the real one.
+#[unsafe(no_mangle)]
+pub extern "C" fn cudaProfilerStop() -> u32 {
+    entry::cuda_profiler_stop()
+}
+
+/// Shadows the driver's, as `cudaProfilerStart` does.
+#[unsafe(no_mangle)]
+pub extern "C" fn cuProfilerStart() -> u32 {
+    entry::cu_profiler_start()
+}
+
+/// Shadows the driver's, as `cudaProfilerStop` does.
+#[unsafe(no_mangle)]
+pub extern "C" fn cuProfilerStop() -> u32 {
+    entry::cu_profiler_stop()
+}

@@ -1,1 +1,33 @@
-//! All that the guest does inside its host.
+//! All that the guest does inside its host. Order of a record's way:
+//!
+//! `entry` (how we get in) → `gate` (whether records count) → `attach` (CUPTI) → `buffers` (memory lent to CUPTI)
+//! → `writer` (our thread) → `decode` (bytes to records) → `rows` and `kernels` (records to columns)
+//! → `segments` and `pages` (columns to Parquet). `steward` is the other thread: control socket, timers, flushes.
+//!
+//! Nothing here may panic into, block, print in, or outlive its welcome in the host: style rules in
+//! docs/architecture.md.
+
+mod attach;
+mod buffers;
+mod config;
+mod decode;
+mod devices;
+mod dump;
+pub mod entry;
+mod gate;
+mod guard;
+mod guest;
+mod kernels;
+mod log;
+mod losses;
+mod names;
+mod pages;
+mod preload;
+mod process_file;
+mod rows;
+mod sealing;
+mod segments;
+mod steward;
+mod threads;
+mod windows;
+mod writer;

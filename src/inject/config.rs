@@ -1,0 +1,168 @@
+//! What the launcher asks of the guest, read once from the environment.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::schema::env;
+
+/// What opens a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GateKind {
+    /// The process's whole life.
+    Process,
+    /// cudaProfilerStart/Stop.
+    Profiler,
+    /// The control socket.
+    Manual,
+}
+
+impl GateKind {
+    /// Its name in the environment and the session.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            GateKind::Process => "process",
+            GateKind::Profiler => "profiler",
+            GateKind::Manual => "manual",
+        }
+    }
+}
+
+/// How cudaProfilerStart/Stop is seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GateBy {
+    /// Our symbols shadow the runtime's.
+    Preload,
+    /// A CUPTI callback, which makes graph launches dearer from cuInit on.
+    Callback,
+    /// Preload where a shared libcudart is mapped at cuInit, else callback.
+    Auto,
+}
+
+/// The guest's settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Config {
+    pub(crate) session: PathBuf,
+    pub(crate) gate: GateKind,
+    pub(crate) gate_by: GateBy,
+    pub(crate) after: Option<Duration>,
+    pub(crate) length: Option<Duration>,
+    pub(crate) trace_api: bool,
+    pub(crate) cupti: Option<PathBuf>,
+    pub(crate) runtime: Option<PathBuf>,
+    pub(crate) log: bool,
+    pub(crate) dump_buffers: Option<PathBuf>,
+    /// What was not understood; the session says it, the host never sees it.
+    pub(crate) complaints: Vec<String>,
+}
+
+impl Config {
+    /// Reads the process's environment. `None`: no session, so nothing to do.
+    pub(crate) fn from_environment() -> Option<Config> {
+        Config::parse(|name| std::env::var_os(name))
+    }
+
+    fn parse(get: impl Fn(&str) -> Option<OsString>) -> Option<Config> {
+        let get = |name: &str| get(name).filter(|value| !value.is_empty());
+        let text = |name: &str| get(name).map(|value| value.to_string_lossy().into_owned());
+        let mut complaints = Vec::new();
+        let mut complain = |name: &str, value: &str, expected: &str| {
+            complaints.push(format!(
+                "`{name}={value}` is not understood (expected {expected}); ignored"
+            ));
+        };
+        let gate = match text(env::GATE).as_deref() {
+            None | Some("process") => GateKind::Process,
+            Some("profiler") => GateKind::Profiler,
+            Some("manual") => GateKind::Manual,
+            Some(other) => {
+                complain(env::GATE, other, "process, profiler or manual");
+                GateKind::Manual
+            }
+        };
+        let gate_by = match text(env::GATE_BY).as_deref() {
+            None | Some("auto") => GateBy::Auto,
+            Some("preload") => GateBy::Preload,
+            Some("callback") => GateBy::Callback,
+            Some(other) => {
+                complain(env::GATE_BY, other, "preload, callback or auto");
+                GateBy::Auto
+            }
+        };
+        let mut nanoseconds = |name: &str| {
+            let value = text(name)?;
+            let parsed = value.parse().ok().map(Duration::from_nanos);
+            if parsed.is_none() {
+                complain(name, &value, "a whole number of nanoseconds");
+            }
+            parsed.filter(|duration| !duration.is_zero())
+        };
+        let (after, length) = (nanoseconds(env::AFTER), nanoseconds(env::FOR));
+        let mut trace_api = false;
+        for kind in text(env::TRACE)
+            .unwrap_or_default()
+            .split(',')
+            .filter(|kind| !kind.is_empty())
+        {
+            match kind {
+                "api" => trace_api = true,
+                other => complain(env::TRACE, other, "api"),
+            }
+        }
+        let session = PathBuf::from(get(env::SESSION)?);
+        Some(Config {
+            session,
+            gate,
+            gate_by,
+            after,
+            length,
+            trace_api,
+            cupti: get(env::CUPTI).map(PathBuf::from),
+            runtime: get(env::RUNTIME).map(PathBuf::from),
+            log: text(env::LOG).is_some_and(|value| value != "0"),
+            dump_buffers: get(env::DUMP_BUFFERS).map(PathBuf::from),
+            complaints,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(pairs: &[(&str, &str)]) -> Option<Config> {
+        Config::parse(|name| {
+            pairs
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| OsString::from(value))
+        })
+    }
+
+    #[test]
+    fn no_session_means_nothing_to_do() {
+        assert_eq!(parse(&[(env::GATE, "process")]), None);
+        assert_eq!(parse(&[(env::SESSION, "")]), None);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_told_and_takes_no_record() {
+        let config = parse(&[
+            (env::SESSION, "/s"),
+            (env::GATE, "sometimes"),
+            (env::AFTER, "5s"),
+            (env::TRACE, "api,x"),
+        ]);
+        let config = config.expect("a session is set");
+        assert_eq!(config.gate, GateKind::Manual);
+        assert!(config.trace_api);
+        assert_eq!(config.complaints.len(), 3);
+    }
+
+    #[test]
+    fn times_are_nanoseconds() {
+        let config = parse(&[(env::SESSION, "/s"), (env::AFTER, "1500"), (env::FOR, "0")]).expect("a session is set");
+        assert_eq!(config.after, Some(Duration::from_nanos(1500)));
+        assert_eq!(config.length, None);
+    }
+}

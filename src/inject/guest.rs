@@ -1,0 +1,101 @@
+//! The guest's state in one process: made once by `entry`, leaked, never destroyed.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use crossbeam_channel::Sender;
+
+use crate::inject::attach::Attached;
+use crate::inject::buffers::Pool;
+use crate::inject::config::Config;
+use crate::inject::gate::Gate;
+use crate::inject::log::log;
+use crate::inject::losses::Losses;
+use crate::inject::process_file::Identity;
+use crate::inject::steward::Wake;
+use crate::inject::threads::now_ns;
+use crate::inject::windows::Windows;
+use crate::inject::writer::Message;
+use crate::schema::manifest::Problem;
+
+/// A lock that a panic elsewhere does not spoil: what it protects is plain data.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Everything the guest knows in this process.
+pub(crate) struct Guest {
+    pub(crate) config: Config,
+    pub(crate) identity: Identity,
+    pub(crate) gate: Gate,
+    pub(crate) windows: Windows,
+    pub(crate) losses: Losses,
+    pub(crate) pool: Pool,
+    pub(crate) wake: Wake,
+    /// Set by the first attachment, and never unset: CUPTI keeps pointers into us.
+    pub(crate) attached: OnceLock<Attached>,
+    /// The writer's channel, once it runs.
+    pub(crate) writer: OnceLock<Sender<Message>>,
+    /// Rows sealed, a table.
+    pub(crate) sealed: Mutex<BTreeMap<&'static str, u64>>,
+    /// Records let go because they belong to no window.
+    pub(crate) outside_windows: std::sync::atomic::AtomicU64,
+    problems: Mutex<Vec<Problem>>,
+    /// The process file is behind.
+    pub(crate) dirty: AtomicBool,
+}
+
+impl Guest {
+    /// State for this process. Makes no thread, opens no file.
+    pub(crate) fn new(config: Config, identity: Identity, wake: Wake) -> Guest {
+        let guest = Guest {
+            gate: Gate::new(),
+            windows: Windows::default(),
+            losses: Losses::default(),
+            pool: Pool::new(),
+            wake,
+            attached: OnceLock::new(),
+            writer: OnceLock::new(),
+            sealed: Mutex::default(),
+            outside_windows: std::sync::atomic::AtomicU64::new(0),
+            problems: Mutex::default(),
+            dirty: AtomicBool::new(true),
+            identity,
+            config,
+        };
+        for complaint in guest.config.complaints.clone() {
+            guest.problem("bad_setting", complaint);
+        }
+        guest
+    }
+
+    /// Records what could not be had, once a code.
+    pub(crate) fn problem(&self, code: &str, message: String) {
+        log!("{code}: {message}");
+        let mut problems = lock(&self.problems);
+        if !problems.iter().any(|problem| problem.code == code) {
+            problems.push(Problem {
+                code: code.to_owned(),
+                message,
+                time_ns: now_ns(),
+            });
+            self.touch();
+        }
+    }
+
+    /// What could not be had so far.
+    pub(crate) fn problems(&self) -> Vec<Problem> {
+        lock(&self.problems).clone()
+    }
+
+    /// Tells the steward that the process file is behind.
+    pub(crate) fn touch(&self) {
+        self.dirty.store(true, Ordering::Release);
+    }
+
+    /// Rows sealed so far, all tables.
+    pub(crate) fn rows(&self) -> u64 {
+        lock(&self.sealed).values().sum()
+    }
+}
