@@ -27,8 +27,9 @@ macro_rules! functions {
         }
 
         impl Functions {
-            /// Names of all functions looked up.
-            pub const NAMES: &'static [&'static str] = &[ $( stringify!($name), )* ];
+            /// All functions looked up, and the size of each argument: what the header check compares.
+            pub const SIGNATURES: &'static [(&'static str, &'static [usize])] =
+                &[ $( (stringify!($name), &[ $( size_of::<$type>() ),* ]), )* ];
 
             /// Looks every function up in `library`.
             ///

@@ -152,7 +152,7 @@ mod tests {
 
         let folders = folders_beside_cuda(&[torch.clone(), root.join("site/other/libfoo.so")]);
         assert_eq!(folders, [torch.parent().unwrap(), &cu13, &cu12]);
-        let folders = folders_beside_cuda(&[cudart.clone()]);
+        let folders = folders_beside_cuda(std::slice::from_ref(&cudart));
         assert_eq!(folders, [cudart.parent().unwrap(), &toolkit]);
         std::fs::remove_dir_all(&root).unwrap();
     }

@@ -545,7 +545,8 @@ mod tests {
             let (view, copy) = (View::<Kernel>::new(record).unwrap(), read::<Kernel>(record));
             assert_eq!((view.start(), view.name()), (copy.start, copy.name));
             assert_eq!(view.is_device_launched(), copy.is_device_launched, "length {length}");
-            if length >= 220 || length < 217 {
+            // A field cut in the middle is zero in a view, and part of it in a copy; no library cuts so.
+            if !(217..220).contains(&length) {
                 assert_eq!(view.priority(), copy.priority, "length {length}");
             }
         }
