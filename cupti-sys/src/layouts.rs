@@ -44,7 +44,8 @@ const V13_5: u32 = API_VERSION_13_5;
 
 macro_rules! layouts {
     ($( $kind:ident [$( $since:ident $c_name:ident $size:literal ),*] $(as $Record:ty)?; )*) => {
-        /// Every kind whose records can be stepped over.
+        /// Every kind whose records can be stepped over: all but those that CUPTI 13 dropped (events, metrics,
+        /// source-level counters), which colonel never turns on.
         pub const LAYOUTS: &[Layout] = &[ $( Layout {
             kind: $kind,
             versions: &[ $( Version { since: $since, c_name: stringify!($c_name), size: $size } ),* ],
@@ -101,6 +102,11 @@ layouts! {
     KIND_JIT [V12_4 Jit2 72];
     KIND_UNIFIED_MEMORY_COUNTER [V12_4 UnifiedMemoryCounter2 64, V12_8 UnifiedMemoryCounter3 104];
     KIND_CDP_KERNEL [V12_4 CdpKernel 144];
+    KIND_PREEMPTION [V12_4 Preemption 40];
+    KIND_OPENACC_DATA [V12_4 OpenAccData 152];
+    KIND_OPENACC_LAUNCH [V12_4 OpenAccLaunch 152];
+    KIND_OPENACC_OTHER [V12_4 OpenAccOther 120];
+    KIND_OPENMP [V12_4 OpenMp 40];
     KIND_DEVICE_GRAPH_TRACE [V12_8 DeviceGraphTrace 56];
     KIND_MEM_DECOMPRESS [V12_8 MemDecompress 64];
     KIND_CONFIDENTIAL_COMPUTE_ROTATION [V12_9 ConfidentialComputeRotation 32];

@@ -48,8 +48,16 @@ fn cupti_13_5() {
 #[test]
 #[ignore = "needs tests/cupti/fetch_wheels.sh --all"]
 fn the_releases_in_between() {
-    let releases = [("12.5.82", 23), ("12.6.80", 24), ("13.1.115", 130_101), ("13.2.86", 130_202), ("13.4.92", 130_401)];
-    releases.into_iter().for_each(|(release, api_version)| check(release, api_version));
+    let releases = [
+        ("12.5.82", 23),
+        ("12.6.80", 24),
+        ("13.1.115", 130_101),
+        ("13.2.86", 130_202),
+        ("13.4.92", 130_401),
+    ];
+    releases
+        .into_iter()
+        .for_each(|(release, api_version)| check(release, api_version));
 }
 
 const NEWEST: u64 = constants::API_VERSION_13_5 as u64;
@@ -80,8 +88,14 @@ fn check_constants(header: &Header, api_version: u64) -> Vec<String> {
         }
     }
     // 12.4 lacks only what came later.
-    assert!(compared * 10 >= constants::ALL.len() * 8, "only {compared} constants compared");
-    let kinds = header.constants.keys().filter(|name| name.starts_with("CUPTI_ACTIVITY_KIND_"));
+    assert!(
+        compared * 10 >= constants::ALL.len() * 8,
+        "only {compared} constants compared"
+    );
+    let kinds = header
+        .constants
+        .keys()
+        .filter(|name| name.starts_with("CUPTI_ACTIVITY_KIND_"));
     for name in kinds.filter(|name| !name.ends_with("_FORCE_INT") && !name.ends_with("_COUNT")) {
         if !constants::KINDS.iter().any(|(ours, _)| ours == name) {
             findings.push(format!("{name} is not among ours"));
@@ -98,12 +112,17 @@ fn check_layout(header: &Header, layout: &Layout, api_version: u32) -> Vec<Strin
             findings.push(format!("{} is there already", later.c_name));
         }
     }
-    let Some(version) = layouts::version(layout.kind, api_version) else { return findings };
+    let Some(version) = layouts::version(layout.kind, api_version) else {
+        return findings;
+    };
     let Some(theirs) = header.structs.get(&activity(version.c_name)) else {
         return vec![format!("{} is not there", version.c_name)];
     };
     if theirs.size != version.size {
-        findings.push(format!("{} has {} bytes, theirs {}", version.c_name, version.size, theirs.size));
+        findings.push(format!(
+            "{} has {} bytes, theirs {}",
+            version.c_name, version.size, theirs.size
+        ));
     }
     if !layout.fields.is_empty() {
         findings.extend(check_fields(theirs, version.c_name, layout.fields, api_version));
@@ -117,7 +136,10 @@ fn check_fields(theirs: &Struct, name: &str, ours: &[Field], api_version: u32) -
         let expected = (field.since <= api_version).then_some((field.offset, field.size));
         let found = theirs.fields.get(field.c_name).copied();
         if found != expected {
-            findings.push(format!("{name}.{}: (offset, size) {expected:?}, theirs {found:?}", field.c_name));
+            findings.push(format!(
+                "{name}.{}: (offset, size) {expected:?}, theirs {found:?}",
+                field.c_name
+            ));
         }
     }
     let filler = |name: &str| name.starts_with("pad") || name.starts_with("reserved");

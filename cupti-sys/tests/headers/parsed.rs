@@ -34,15 +34,26 @@ const INCLUDES: &str = "#include <cupti_version.h>
 /// Reads the headers of a CUPTI release.
 pub(crate) fn header(release: &str) -> Header {
     let minor = release.rsplit_once('.').expect("a release has three numbers").0;
-    let runtime = if release.starts_with("12.") { "cuda_runtime" } else { "cu13" };
-    let runtime = wheels::wheel(&format!("runtime-{minor}")).join("nvidia").join(runtime).join("include");
+    let runtime = if release.starts_with("12.") {
+        "cuda_runtime"
+    } else {
+        "cu13"
+    };
+    let runtime = wheels::wheel(&format!("runtime-{minor}"))
+        .join("nvidia")
+        .join(runtime)
+        .join("include");
     find_libclang();
     // CUPTI includes the runtime's builtin_types.h without need; that would want headers of the compiler's wheel.
     let shim = tempfile::tempdir().expect("a temporary folder");
     std::fs::write(shim.path().join("builtin_types.h"), "").expect("the shim is written");
 
     let include = |folder: &Path| format!("-I{}", folder.display());
-    let arguments = [include(shim.path()), include(&wheels::cupti(release).join("include")), include(&runtime)];
+    let arguments = [
+        include(shim.path()),
+        include(&wheels::cupti(release).join("include")),
+        include(&runtime),
+    ];
     let bindings = bindgen::Builder::default()
         .header_contents("all.h", INCLUDES)
         .clang_args(arguments)
@@ -71,15 +82,22 @@ fn find_libclang() {
 }
 
 fn find(folder: &Path, name: &str) -> Option<PathBuf> {
-    std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).find_map(|path| match path.is_dir() {
-        true => find(&path, name),
-        false => path.file_name().is_some_and(|file| file == name).then_some(path),
-    })
+    std::fs::read_dir(folder)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.path())
+        .find_map(|path| match path.is_dir() {
+            true => find(&path, name),
+            false => path.file_name().is_some_and(|file| file == name).then_some(path),
+        })
 }
 
 /// Folder of stddef.h and the like, which libclang's wheel lacks.
 fn compiler_include() -> String {
-    let output = Command::new("gcc").arg("-print-file-name=include").output().expect("gcc runs");
+    let output = Command::new("gcc")
+        .arg("-print-file-name=include")
+        .output()
+        .expect("gcc runs");
     String::from_utf8_lossy(&output.stdout).trim().to_string()
 }
 
@@ -91,14 +109,21 @@ fn take_apart(file: &syn::File) -> Header {
         match item {
             Item::Const(item) if item.ident == "_" => read_assertions(&item.expr, &mut sizes.structs, &mut offsets),
             Item::Const(item) => {
-                header.constants.extend(number(&item.expr).map(|value| (item.ident.to_string(), value)));
+                header
+                    .constants
+                    .extend(number(&item.expr).map(|value| (item.ident.to_string(), value)));
             }
             Item::Type(item) => {
                 sizes.aliases.insert(item.ident.to_string(), (*item.ty).clone());
             }
             // `use self::X_enum as X;`
-            Item::Use(syn::ItemUse { tree: syn::UseTree::Path(path), .. }) => {
-                let syn::UseTree::Rename(rename) = &*path.tree else { continue };
+            Item::Use(syn::ItemUse {
+                tree: syn::UseTree::Path(path),
+                ..
+            }) => {
+                let syn::UseTree::Rename(rename) = &*path.tree else {
+                    continue;
+                };
                 let target = syn::parse_str(&rename.ident.to_string()).expect("a name is a type");
                 sizes.aliases.insert(rename.rename.to_string(), target);
             }
@@ -110,7 +135,9 @@ fn take_apart(file: &syn::File) -> Header {
             // Those of cuda.h aside, which come along.
             Item::Struct(item) if item.ident.to_string().starts_with("CUpti_") => {
                 let name = item.ident.to_string();
-                let Some(&size) = sizes.structs.get(&name) else { continue };
+                let Some(&size) = sizes.structs.get(&name) else {
+                    continue;
+                };
                 let field = |field: &syn::Field| {
                     // bindgen's way around Rust's keywords.
                     let c_name = field.ident.as_ref()?.to_string().trim_end_matches('_').to_string();
@@ -141,10 +168,21 @@ fn take_apart(file: &syn::File) -> Header {
 fn read_assertions(expr: &Expr, sizes: &mut HashMap<String, usize>, offsets: &mut HashMap<String, usize>) {
     let Expr::Block(block) = expr else { return };
     for statement in &block.block.stmts {
-        let Stmt::Expr(Expr::Index(index), _) = statement else { continue };
-        let (Expr::Array(text), Expr::Binary(difference)) = (&*index.expr, &*index.index) else { continue };
-        let Some(Expr::Lit(syn::ExprLit { lit: Lit::Str(text), .. })) = text.elems.first() else { continue };
-        let (Some(value), text) = (number(&difference.right), text.value()) else { continue };
+        let Stmt::Expr(Expr::Index(index), _) = statement else {
+            continue;
+        };
+        let (Expr::Array(text), Expr::Binary(difference)) = (&*index.expr, &*index.index) else {
+            continue;
+        };
+        let Some(Expr::Lit(syn::ExprLit {
+            lit: Lit::Str(text), ..
+        })) = text.elems.first()
+        else {
+            continue;
+        };
+        let (Some(value), text) = (number(&difference.right), text.value()) else {
+            continue;
+        };
         if let Some(name) = text.strip_prefix("Size of ") {
             sizes.insert(name.to_string(), value as usize);
         } else if let Some(name) = text.strip_prefix("Offset of field: ") {
@@ -155,7 +193,9 @@ fn read_assertions(expr: &Expr, sizes: &mut HashMap<String, usize>, offsets: &mu
 
 fn number(expr: &Expr) -> Option<u64> {
     match expr {
-        Expr::Lit(syn::ExprLit { lit: Lit::Int(value), .. }) => value.base10_parse().ok(),
+        Expr::Lit(syn::ExprLit {
+            lit: Lit::Int(value), ..
+        }) => value.base10_parse().ok(),
         _ => None,
     }
 }
@@ -172,7 +212,13 @@ impl Sizes {
             Type::Ptr(_) | Type::BareFn(_) => size_of::<usize>(),
             Type::Array(array) => self.of(&array.elem) * number(&array.len).expect("a length") as usize,
             Type::Path(path) => {
-                let name = path.path.segments.last().expect("a path has segments").ident.to_string();
+                let name = path
+                    .path
+                    .segments
+                    .last()
+                    .expect("a path has segments")
+                    .ident
+                    .to_string();
                 match name.as_str() {
                     "u8" | "i8" | "bool" | "c_char" | "c_uchar" => 1,
                     "u16" | "i16" | "c_short" | "c_ushort" => 2,
