@@ -1,7 +1,7 @@
 """Runs every mode of `probe`, the injected bare client, and the questions that need torch; writes probe.json.
 
-    python3 probe.py BUILD_DIR OUT_DIR        all of it
-    python3 probe.py --torch holder|takeover|second   one question, in this process (BARE_LIB names the client)
+python3 probe.py BUILD_DIR OUT_DIR        all of it
+python3 probe.py --torch holder|takeover|second   one question, in this process (BARE_LIB names the client)
 """
 
 import ctypes
@@ -108,8 +108,14 @@ def torch_takeover():
         report = client.report()
         now = report["records"].get("kernel", 0)
         say(
-            q="q8", phase=name, launched=launched, ours=now - seen, requested=report["requested"],
-            completed=report["completed"], error=report["error"], **more,
+            q="q8",
+            phase=name,
+            launched=launched,
+            ours=now - seen,
+            requested=report["requested"],
+            completed=report["completed"],
+            error=report["error"],
+            **more,
         )
         seen = now
 
@@ -132,7 +138,12 @@ def run(label, command, timeout, **environment):
     begin = time.monotonic()
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout, errors="replace", check=False,
+            command,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            errors="replace",
+            check=False,
             env={**os.environ, **environment},
         )
         code, out, err = done.returncode, done.stdout, done.stderr
@@ -170,8 +181,13 @@ def main():
     for attach in ("inject", "none"):
         report = out / f"bare_{attach}.json"
         result = run(
-            f"workload, client attached: {attach}", [probe, "workload"], 60,
-            CUDA_INJECTION64_PATH=bare, BARE_ATTACH=attach, BARE_KINDS="all", BARE_OUT=str(report),
+            f"workload, client attached: {attach}",
+            [probe, "workload"],
+            60,
+            CUDA_INJECTION64_PATH=bare,
+            BARE_ATTACH=attach,
+            BARE_KINDS="all",
+            BARE_OUT=str(report),
         )
         for path in out.glob(report.name + ".*"):
             result["client"] = json.loads(path.read_text())

@@ -39,6 +39,11 @@ rpath="-rpath=$(dirname "$lib")"
 gcc -O2 -shared -fPIC -fvisibility=hidden -I"$build/include" -I"$cuda_include" "$here/bare_client.c" \
     -o "$build/libbare_client.so" -Wl,--no-as-needed "$lib" "-Wl,$rpath" -lpthread -ldl || exit 1
 
+if [ "$stage" != probe ]; then
+    for runtime in shared static; do
+        nvcc -O2 -std=c++17 -arch=sm_90 -cudart $runtime -o "$build/loop_$runtime" "$here/loop.cu" -Xlinker "$rpath" || exit 1
+    done
+fi
 if [ "$stage" = probe ]; then
     nvcc -O2 -std=c++17 -arch=sm_90 -I"$build/include" -o "$build/probe" "$here/probe.cu" \
         -Xlinker "$lib" -Xlinker "$rpath" -ldl -lpthread || exit 1
@@ -76,6 +81,6 @@ PY
 
 case $stage in
 probe) "$python" "$here/probe.py" "$build" "$out" ;;
-capture | overhead) "$python" "$here/$stage.py" --build "$build" --out "$out" --root "$root" "$@" ;;
+capture | overhead) "$python" "$here/$stage.py" --build "$build" --out "$out" --root "$root" --libcupti "$lib" "$@" ;;
 *) echo "run.sh: unknown stage \`$stage\`, expected probe, capture or overhead"; exit 2 ;;
 esac
