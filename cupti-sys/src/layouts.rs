@@ -38,6 +38,8 @@ const V12_9: u32 = API_VERSION_12_9;
 const V13_0: u32 = API_VERSION_13_0;
 const V13_1: u32 = API_VERSION_13_1;
 const V13_2: u32 = API_VERSION_13_2;
+// 13.2.75: the one change known to have come in an update.
+const V13_2_1: u32 = 130_201;
 const V13_3: u32 = API_VERSION_13_3;
 const V13_4: u32 = API_VERSION_13_4;
 const V13_5: u32 = API_VERSION_13_5;
@@ -113,7 +115,7 @@ layouts! {
     KIND_GRAPH_HOST_NODE [V13_1 GraphHostNode 56];
     KIND_COMPUTE_ENGINE_CTX_SWITCH [V13_1 ComputeEngineCtxSwitch 24];
     KIND_HOST_LAUNCH [V13_1 HostLaunch 48];
-    KIND_GREEN_CONTEXT [V13_2 GreenContext2 168, V13_4 GreenContext3 304];
+    KIND_GREEN_CONTEXT [V13_2 GreenContext 152, V13_2_1 GreenContext2 168, V13_4 GreenContext3 304];
 }
 
 /// What is known of `kind`.
@@ -217,6 +219,8 @@ mod tests {
         let memcpy = VERSIONS.map(|version| record_size(KIND_MEMCPY, version).unwrap());
         assert_eq!(memcpy, [88, 88, 88, 96, 96, 96, 96, 96, 96, 96, 112, 112]);
         let nvlink = VERSIONS.map(|version| record_size(KIND_NVLINK, version).unwrap());
+        assert_eq!(record_size(KIND_GREEN_CONTEXT, 130_200), Some(152), "13.2.23");
+        assert_eq!(record_size(KIND_GREEN_CONTEXT, 130_201), Some(168), "13.2.75");
         assert_eq!(nvlink, [136, 136, 136, 136, 136, 136, 136, 136, 88, 88, 88, 88]);
     }
 
