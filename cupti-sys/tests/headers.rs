@@ -51,13 +51,15 @@ fn the_releases_in_between() {
     let releases = [
         ("12.5.82", 23),
         ("12.6.80", 24),
+        ("12.9.19", 27),
         ("13.1.115", 130_101),
+        ("13.2.23", 130_200),
         ("13.2.86", 130_202),
         ("13.4.92", 130_401),
     ];
-    releases
-        .into_iter()
-        .for_each(|(release, api_version)| check(release, api_version));
+    for (release, api_version) in releases {
+        check(release, api_version);
+    }
 }
 
 const NEWEST: u64 = constants::API_VERSION_13_5 as u64;

@@ -11,8 +11,8 @@ releases_12="12.4.127 12.8.90 12.9.79"
 releases_13="13.0.85 13.3.75 13.5.25"
 if [ "${1:-}" = --all ]; then
     shift
-    releases_12="$releases_12 12.5.82 12.6.80"
-    releases_13="$releases_13 13.1.115 13.2.86 13.4.92"
+    releases_12="$releases_12 12.5.82 12.6.80 12.9.19"
+    releases_13="$releases_13 13.1.115 13.2.23 13.2.86 13.4.92"
 fi
 root=$(cd "$(dirname "$0")/../.." && pwd)
 dir=${1:-${COLONEL_WHEELS:-$root/.wheels}}
