@@ -49,6 +49,12 @@ pub enum LoadError {
     /// CUPTI works only beside the driver; without it, 13.2 even crashes.
     #[error("no CUDA driver in this process: expected `libcuda.so.1` to be loaded before CUPTI; attach after cuInit")]
     NoDriver,
+    /// The driver serves none of the majors that we know.
+    #[error("the driver serves CUDA {driver}, expected 12 or newer: upgrade the driver")]
+    DriverTooOld {
+        /// Its CUDA major.
+        driver: u32,
+    },
     /// No file of a fitting name in any place.
     #[error(
         "no libcupti found: looked for {} in {}; `pip install {}` into the program's environment or name the file in `COLONEL_CUPTI`",
@@ -140,7 +146,8 @@ fn package(majors: &[u32]) -> &'static str {
 pub fn load(preferred: Option<&Path>) -> Result<Cupti, LoadError> {
     let driver = mapped::open("libcuda.so.1").ok_or(LoadError::NoDriver)?;
     let libraries = mapped::paths();
-    let majors = fitting_majors(mapped::cuda_runtime_major(&libraries), mapped::driver_major(&driver));
+    let driver = mapped::driver_major(&driver);
+    let majors = fitting_majors(mapped::cuda_runtime_major(&libraries), driver);
 
     if let Some(result) = already_mapped(&majors, &libraries) {
         return result;
@@ -148,7 +155,10 @@ pub fn load(preferred: Option<&Path>) -> Result<Cupti, LoadError> {
     if let Some(path) = preferred {
         return open(path, Found::Preferred);
     }
-    search(majors, &libraries)
+    match driver {
+        Some(driver) if majors.is_empty() => Err(LoadError::DriverTooOld { driver }),
+        _ => search(majors, &libraries),
+    }
 }
 
 /// Majors to look for, best first: the runtime's, since the two are one toolkit, then what the driver can serve.
