@@ -284,22 +284,42 @@ class Capture:
         }
         return figures | ({"facts": session.figures()} if session else {})
 
-    def takeover(self) -> dict:
-        """torch.profiler starts in mid-window: the host must live, and the session must say so."""
+    def torch_profiler_inside(self) -> dict:
+        """torch.profiler starts within our window: the host must live; we lose nothing, or say what we lost."""
         plan = "idle:graph:1x10,takeover:graph:9x20,idle:graph:1x10,window:graph:1x20"
         ran, session = self.colonel.run(["--gate", "profiler"], [*LOOP, "--plan", plan])
         if session is None:
             return {"ok": False, **ran.figures()}
         phases = [phase for phase in ran.line.get("phases", []) if phase["kind"] != "idle"]
         facts = session.figures()
+        rows = session.per_window("kernels")
+        exact = rows == {i + 1: phase["kernels"] for i, phase in enumerate(phases)}
         noticed = bool(facts["problems"] or facts["losses"])
         return {
-            "ok": ran.code == 0 and noticed,
+            "ok": ran.code == 0 and (exact or noticed),
+            "exact": exact,
             "noticed": noticed,
             "launched": [phase["kernels"] for phase in phases],
-            "rows": session.per_window("kernels"),
+            "rows": rows,
             "torch_saw": [phase.get("torch_kernels") for phase in phases],
-            "torch_should_see": 3 * 20 * PER_STEP,
+            "torch_would_see_alone": 3 * 20 * PER_STEP,
+            **ran.figures(),
+            "facts": facts,
+        }
+
+    def torch_profiler_first(self) -> dict:
+        """torch.profiler has been there: it keeps CUPTI, so we stay out, say so, and harm nothing."""
+        plan = "kineto:graph:1x20,idle:graph:1x10,window:graph:1x20"
+        ran, session = self.colonel.run(["--gate", "profiler"], [*LOOP, "--plan", plan])
+        if session is None:
+            return {"ok": False, **ran.figures()}
+        phases = ran.line.get("phases", [])
+        facts = session.figures()
+        saw = [phase["kineto"]["total"] for phase in phases if "kineto" in phase]
+        return {
+            "ok": ran.code == 0 and saw == [20 * PER_STEP] and bool(facts["problems"]),
+            "torch_saw": saw,
+            "rows": session.per_window("kernels"),
             **ran.figures(),
             "facts": facts,
         }
@@ -405,7 +425,8 @@ class Capture:
             ("g_threads_graph", lambda: self.demo("--threads", "8", "--graph", gate=process)),
             ("g_process_gate_torch", self.whole_process),
             ("g_api", self.api),
-            ("g_takeover", self.takeover),
+            ("g_torch_profiler_inside", self.torch_profiler_inside),
+            ("g_torch_profiler_first", self.torch_profiler_first),
             ("g_manual", self.manual),
         ]
 

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -204,6 +205,11 @@ def demangle(name: str) -> str:
     return ctypes.string_at(text).decode() if status.value == 0 and text else name
 
 
+def compact(text: str) -> str:
+    """Lists of numbers on one line each."""
+    return re.sub(r"\[\s+([-\d.,\s]+?)\s+\]", lambda m: "[" + re.sub(r"\s+", " ", m.group(1)) + "]", text)
+
+
 class Results:
     """One JSON file, written again after each step, so that a step that breaks takes nothing with it."""
 
@@ -221,7 +227,7 @@ class Results:
     def put(self, name: str, figures: dict) -> None:
         self.content["results"][name] = figures
         self.content["seconds"] = round(time.monotonic() - self.begin, 1)
-        text = json.dumps(self.content, indent=1, default=str)
+        text = compact(json.dumps(self.content, indent=1, default=str))
         for long, short in self.shorter:
             text = text.replace(long, short)
         self.path.write_text(text + "\n")

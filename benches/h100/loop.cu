@@ -1,8 +1,8 @@
 // The host-bound loop without Python: 336 small kernels a step, eager or as one CUDA graph, waited for each step.
 //
-//   loop --plan idle:graph:4x300,window:graph:8x300 [--kernels 336] [--json FILE]
+//   loop --plan idle:graph:4x300,window:graph:8x300 | --serve [--kernels 336]
 //
-// The plan and the JSON line are loop.py's. Build it with -cudart shared or static: cudaProfilerStart differs in how it
+// The plan, --serve and the JSON lines are loop.py's. Build it with -cudart shared or static: cudaProfilerStart differs in how it
 // can be seen from outside.
 #include <cuda_runtime.h>
 #include <unistd.h>
@@ -13,6 +13,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iostream>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -48,14 +50,42 @@ static void step(bool graph) {
     CUDA(cudaStreamSynchronize(stream));
 }
 
-int main(int argc, char **argv) {
-    std::string plan, json;
-    for (int i = 1; i + 1 < argc; i += 2) {
-        if (!strcmp(argv[i], "--plan")) plan = argv[i + 1];
-        else if (!strcmp(argv[i], "--kernels")) kernels = atoi(argv[i + 1]);
-        else if (!strcmp(argv[i], "--json")) json = argv[i + 1];
-        else return fprintf(stderr, "loop: unknown option `%s`\n", argv[i]), 2;
+struct Totals { long long launched = 0, in_windows = 0; };
+
+// Runs one KIND:MODE:ROUNDSxSTEPS and describes it in JSON; empty where it can't be read.
+static std::string run_phase(const std::string &phase, Totals &totals) {
+    char kind[16], mode[16], text[256];
+    int rounds, steps;
+    if (sscanf(phase.c_str(), "%15[^:]:%15[^:]:%dx%d", kind, mode, &rounds, &steps) != 4 || steps < 1) return "";
+    bool window = !strcmp(kind, "window"), graphed = !strcmp(mode, "graph");
+    double begin = now_us();
+    if (window) CUDA(cudaProfilerStart());
+    double start_us = now_us() - begin;
+    std::string medians;
+    std::vector<double> times((size_t)steps);
+    for (int r = 0; r < rounds; r++) {
+        for (auto &time : times) {
+            double before = now_us();
+            step(graphed);
+            time = now_us() - before;
+        }
+        std::nth_element(times.begin(), times.begin() + steps / 2, times.end());
+        snprintf(text, sizeof text, "%s%.3f", r ? "," : "", times[steps / 2]);
+        medians += text;
     }
+    begin = now_us();
+    if (window) CUDA(cudaProfilerStop());
+    double stop_us = now_us() - begin;
+    long long count = (long long)rounds * steps * kernels;
+    totals.launched += count;
+    totals.in_windows += window ? count : 0;
+    snprintf(text, sizeof text,
+             "{\"kind\":\"%s\",\"mode\":\"%s\",\"steps\":%d,\"kernels\":%lld,\"start_us\":%.1f,\"stop_us\":%.1f,\"rounds_us\":[",
+             kind, mode, rounds * steps, count, start_us, stop_us);
+    return text + medians + "]}";
+}
+
+static void prepare(Totals &totals) {
     CUDA(cudaMalloc(&data, 4096));
     CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     CUDA(cudaMemsetAsync(data, 0, 4096, stream));
@@ -66,52 +96,32 @@ int main(int argc, char **argv) {
     CUDA(cudaStreamEndCapture(stream, &graph));
     CUDA(cudaGraphInstantiate(&exec, graph, 0));
     for (int i = 0; i < 50; i++) step(true);
-    long long launched = 51LL * kernels, in_windows = 0;
+    totals.launched = 51LL * kernels;
+}
 
-    std::string phases;
-    for (size_t at = 0; at < plan.size();) {
-        size_t end = std::min(plan.find(',', at), plan.size());
-        char kind[16], mode[16];
-        int rounds, steps;
-        if (sscanf(plan.substr(at, end - at).c_str(), "%15[^:]:%15[^:]:%dx%d", kind, mode, &rounds, &steps) != 4) {
-            return fprintf(stderr, "loop: bad plan `%s`\n", plan.c_str()), 2;
-        }
-        at = end + 1;
-        bool window = !strcmp(kind, "window"), graphed = !strcmp(mode, "graph");
-        double begin = now_us();
-        if (window) CUDA(cudaProfilerStart());
-        double start_us = now_us() - begin;
-        std::string medians;
-        std::vector<double> times((size_t)steps);
-        for (int r = 0; r < rounds; r++) {
-            for (auto &time : times) {
-                double before = now_us();
-                step(graphed);
-                time = now_us() - before;
-            }
-            std::nth_element(times.begin(), times.begin() + steps / 2, times.end());
-            char text[32];
-            snprintf(text, sizeof text, "%s%.3f", r ? "," : "", times[steps / 2]);
-            medians += text;
-        }
-        begin = now_us();
-        if (window) CUDA(cudaProfilerStop());
-        double stop_us = now_us() - begin;
-        long long count = (long long)rounds * steps * kernels;
-        launched += count;
-        in_windows += window ? count : 0;
-        char text[256];
-        snprintf(text, sizeof text, "%s{\"kind\":\"%s\",\"mode\":\"%s\",\"steps\":%d,\"kernels\":%lld,\"start_us\":%.1f,\"stop_us\":%.1f,\"rounds_us\":[",
-                 phases.empty() ? "" : ",", kind, mode, rounds * steps, count, start_us, stop_us);
-        phases += text + medians + "]}";
+int main(int argc, char **argv) {
+    std::string plan;
+    bool serve = false;
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--serve")) serve = true;
+        else if (!strcmp(argv[i], "--plan") && i + 1 < argc) plan = argv[++i];
+        else if (!strcmp(argv[i], "--kernels") && i + 1 < argc) kernels = atoi(argv[++i]);
+        else return fprintf(stderr, "loop: unknown option `%s`\n", argv[i]), 2;
+    }
+    Totals totals;
+    prepare(totals);
+    if (serve) puts("{\"ready\":true}"), fflush(stdout);
+
+    std::string phases, phase;
+    std::istringstream planned(plan);
+    while (serve ? (bool)std::getline(std::cin, phase) : (bool)std::getline(planned, phase, ',')) {
+        std::string line = run_phase(phase, totals);
+        if (line.empty()) return fprintf(stderr, "loop: bad phase `%s`, expected KIND:MODE:ROUNDSxSTEPS\n", phase.c_str()), 2;
+        if (serve) puts(line.c_str()), fflush(stdout);
+        else phases += (phases.empty() ? "" : ",") + line;
     }
     CUDA(cudaDeviceSynchronize());
-    std::string line = "{\"pid\":" + std::to_string(getpid()) + ",\"per_step\":" + std::to_string(kernels) + ",\"phases\":[" + phases +
-                       "],\"kernels\":" + std::to_string(launched) + ",\"kernels_in_windows\":" + std::to_string(in_windows) + "}";
-    if (!json.empty()) {
-        FILE *file = fopen(json.c_str(), "w");
-        if (!file || fprintf(file, "%s\n", line.c_str()) < 0 || fclose(file)) return fprintf(stderr, "loop: cannot write `%s`\n", json.c_str()), 1;
-    }
-    puts(line.c_str());
+    printf("{\"pid\":%d,\"per_step\":%d,\"phases\":[%s],\"kernels\":%lld,\"kernels_in_windows\":%lld}\n", (int)getpid(), kernels,
+           phases.c_str(), totals.launched, totals.in_windows);
     return 0;
 }

@@ -3,8 +3,10 @@
     loop.py --plan idle:graph:1x20,window:graph:1x100,idle:graph:1x20
 
 A plan is phases of KIND:MODE:ROUNDSxSTEPS. KIND `window` runs between cudaProfilerStart and cudaProfilerStop, `idle`
-outside; MODE is `eager` or `graph`. The CUDA graph is captured before the first phase. The last line on stdout is JSON:
-what was launched a phase, and the median step of each round. loop.cu is its twin without Python.
+outside; in `takeover` torch.profiler starts within such a window, in `kineto` it runs alone. MODE is `eager` or
+`graph`. The CUDA graph is captured before the first phase. The last line on stdout is JSON: what was launched a phase,
+and the median step of each round. With --serve phases come one a line on stdin, and each is answered by a line.
+loop.cu is its twin without Python.
 """
 
 import argparse
@@ -16,8 +18,10 @@ import mmap
 import os
 import statistics
 import struct
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -131,10 +135,16 @@ def parse_plan(text: str) -> list[tuple[str, str, int, int]]:
     for phase in text.split(","):
         kind, mode, size = phase.split(":")
         rounds, steps = size.split("x")
-        if kind not in ("idle", "window", "takeover") or mode not in ("eager", "graph"):
+        if kind not in ("idle", "window", "takeover", "kineto") or mode not in ("eager", "graph"):
             raise SystemExit(f"loop.py: bad phase `{phase}`, expected idle|window:eager|graph:ROUNDSxSTEPS")
         phases.append((kind, mode, int(rounds), int(steps)))
     return phases
+
+
+def phases_asked() -> Iterator[tuple[str, str, int, int]]:
+    print('{"ready": true}', flush=True)
+    for line in sys.stdin:
+        yield from parse_plan(line.strip())
 
 
 class Loop:
@@ -176,9 +186,9 @@ class Loop:
         return round(statistics.median(times) / 1e3, 3)
 
     def phase(self, kind: str, mode: str, rounds: int, steps: int) -> dict:
-        window = kind != "idle"
+        window = kind in ("window", "takeover")
         phase = {"kind": kind, "mode": mode, "steps": rounds * steps, "rounds_us": [], "start_ns": time.time_ns()}
-        kineto = kineto_profiler() if window and self.arguments.torch_profiler else None
+        kineto = kineto_profiler() if kind == "kineto" or (window and self.arguments.torch_profiler) else None
         other = kineto_profiler() if kind == "takeover" else None
         if kineto:
             kineto.start()
@@ -219,7 +229,9 @@ def kineto_profiler():
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--plan", required=True, type=parse_plan)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--plan", type=parse_plan)
+    what.add_argument("--serve", action="store_true", help="take phases from stdin")
     parser.add_argument("--kernels", type=int, default=336)
     parser.add_argument("--copies", action="store_true", help="one memcpy and one memset a step as well")
     parser.add_argument("--gate", default="torch", choices=["torch", "ctypes", "cuda-python", "none"])
@@ -235,7 +247,11 @@ def main() -> None:
     arguments = parse_arguments()
     loop = Loop(arguments)
     loop.warm_up()
-    phases = [loop.phase(*phase) for phase in arguments.plan]
+    phases = []
+    for phase in arguments.plan or phases_asked():
+        phases.append(loop.phase(*phase))
+        if arguments.serve:
+            print(json.dumps(phases[-1]), flush=True)
     if arguments.end == "exit":
         torch.cuda.synchronize()
     result = {

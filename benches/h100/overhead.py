@@ -1,14 +1,15 @@
 """What does it cost the host? Measurement (f): step time of the host-bound loop, unprofiled, armed, capturing, after.
 
-Called by run.sh. Four configurations, each a fresh process, in an order that turns round every cycle:
+Called by run.sh. Four processes live side by side and take turns, some 50 ms each, in an order drawn anew every round,
+so that drift of the machine meets all alike; then four new ones, as long as time lasts:
 
     unprofiled   the loop alone
-    armed        under `colonel run --gate profiler`, no window opened
-    colonel      the same, with windows: before the first one, inside, after
+    armed        under `colonel run --gate profiler`, no window ever opened
+    colonel      the same; blocks inside windows, and blocks after them
     bare         bare_client.c in the same way: the cheapest client there can be
 
-A process gives one figure a phase, the median of its rounds' median steps. Ratios are taken within a cycle; their
-geometric mean comes with a 95 % bootstrap interval over the cycles.
+A block gives one figure, its median step. Ratios are taken within a round; the geometric mean over all rounds comes
+with a 95 % bootstrap interval that draws sets of processes, and rounds within them.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import json
 import math
 import os
 import random
+import select
 import shlex
 import shutil
 import statistics
@@ -26,28 +28,22 @@ import time
 from pathlib import Path
 
 import common
-from common import HERE, Colonel, run
+from common import HERE, Colonel
 
-PLANS = {
-    "native": {
-        "idle": "idle:graph:10x300,idle:eager:8x200",
-        "window": "idle:graph:3x300,idle:eager:2x200,"
-        "window:graph:10x300,idle:graph:10x300,window:eager:8x200,idle:eager:8x200",
-    },
-    "torch": {
-        "idle": "idle:graph:8x250,idle:eager:8x60",
-        "window": "idle:graph:2x250,idle:eager:2x60,"
-        "window:graph:8x250,idle:graph:8x250,window:eager:8x60,idle:eager:8x60",
-    },
-}
-ORDERS = [
-    ["unprofiled", "armed", "colonel", "bare", "armed", "unprofiled"],
-    ["armed", "unprofiled", "bare", "colonel", "unprofiled", "armed"],
+# configuration and kind of its blocks
+BLOCKS = [
+    ("unprofiled", "idle"),
+    ("armed", "idle"),
+    ("colonel", "window"),
+    ("bare", "window"),
+    ("colonel", "after"),
+    ("bare", "after"),
 ]
-# name: (numerator, denominator, aim), each a configuration and a phase
+CONFIGS = ["unprofiled", "armed", "colonel", "bare"]
+STEPS = {"graph": 100, "eager": 50}
+# name: (numerator, denominator, aim)
 RATIOS = {
     "armed / unprofiled": (("armed", "idle"), ("unprofiled", "idle"), 1.005),
-    "before the first window / unprofiled": (("colonel", "before"), ("unprofiled", "idle"), 1.005),
     "capturing / bare client": (("colonel", "window"), ("bare", "window"), 1.02),
     "capturing / unprofiled": (("colonel", "window"), ("unprofiled", "idle"), None),
     "bare client / unprofiled": (("bare", "window"), ("unprofiled", "idle"), None),
@@ -56,77 +52,144 @@ RATIOS = {
 }
 
 
-def label(phases: list[dict], config: str) -> list[tuple[str, dict]]:
-    """Names each phase: idle, or before, window and after its first window."""
-    if config in ("unprofiled", "armed"):
-        return [("idle", phase) for phase in phases]
-    named, opened = [], False
-    for phase in phases:
-        opened = opened or phase["kind"] == "window"
-        named.append(("window" if phase["kind"] == "window" else "after" if opened else "before", phase))
-    return named
+class Served:
+    """A loop process that takes one phase at a time."""
 
-
-class Overhead:
-    """Runs configurations and keeps their figures."""
-
-    def __init__(self, arguments: argparse.Namespace, scratch: Path) -> None:
-        self.arguments = arguments
-        self.scratch = scratch
-        self.colonel = Colonel(arguments.root, scratch, arguments.libcupti)
-        cores = os.cpu_count() or 1
-        pinned = cores >= 12 and shutil.which("taskset")
-        self.pin = ["taskset", "-c", "4-11"] if pinned else []
-        self.loops = {
-            "native": [str(arguments.build / "loop_shared")],
-            "torch": [sys.executable, str(HERE / "loop.py")],
-        }
-
-    def once(self, loop: str, config: str) -> dict:
-        """One process: medians of each phase, and whether every kernel was recorded."""
-        plan = PLANS[loop]["idle" if config in ("unprofiled", "armed") else "window"]
-        command = [*self.loops[loop], "--plan", plan]
-        environment: dict[str, str | None] = {}
-        session = None
-        if config in ("armed", "colonel"):
-            sessions = self.colonel.sessions_dir()
-            command = self.colonel.command(sessions, ["--gate", "profiler"], command)
-            environment = self.colonel.environment()
-        elif config == "bare":
-            library = str(self.arguments.build / "libbare_client.so")
-            environment = {
-                "LD_PRELOAD": library,
-                "CUDA_INJECTION64_PATH": library,
-                "BARE_KINDS": self.arguments.kinds,
-                "BARE_OUT": str(self.scratch / "bare"),
-            }
-        ran = run([*self.pin, *command], 90, **environment)
-        line = ran.line
-        result = {"loop": loop, "config": config, "code": ran.code, "seconds": round(ran.seconds, 2), "phases": []}
-        for name, phase in label(line.get("phases", []), config):
-            median = statistics.median(phase["rounds_us"])
-            kept = {"phase": name, "mode": phase["mode"], "step_us": median, "rounds_us": phase["rounds_us"]}
-            result["phases"].append(kept | {"start_us": phase["start_us"], "stop_us": phase["stop_us"]})
-        if config in ("armed", "colonel"):
-            session = common.session_in(sessions)
-            result["rows"] = session.count("kernels") if session else None
-            result["losses"] = session.manifest.get("losses") if session else "no session"
-            result["attached"] = (
-                [process.get("attached_ns") is not None for process in session.processes] if session else None
+    def __init__(self, command: list[str], environment: dict[str, str | None], log: Path) -> None:
+        self.command = command
+        self.log = log
+        self.buffered = b""
+        with log.open("wb") as errors:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=common.merged(environment),
+                bufsize=0,
             )
-            result["exact"] = result["rows"] == line.get("kernels_in_windows")
-            shutil.rmtree(sessions, ignore_errors=True)
-        elif config == "bare":
-            result["exact"] = False
-            for path in self.scratch.glob("bare.*"):
-                report = json.loads(path.read_text())
-                if report["windows"]:
-                    result["client"] = report
-                    result["exact"] = report["records"].get("kernel") == line.get("kernels_in_windows")
-                path.unlink()
-        if ran.code != 0 or not line:
-            result["command"], result["stderr"] = shlex.join(ran.command), ran.err[-800:]
-        return result
+
+    def read(self, timeout: float) -> dict:
+        """The next line that is a JSON object."""
+        deadline = time.monotonic() + timeout
+        while True:
+            line, newline, rest = self.buffered.partition(b"\n")
+            if newline:
+                self.buffered = rest
+                if line.startswith(b"{"):
+                    return json.loads(line)
+                continue
+            ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            chunk = os.read(self.process.stdout.fileno(), 1 << 16) if ready else b""
+            if not chunk:
+                why = "ended" if ready else f"no answer in {timeout:.0f} s"
+                raise RuntimeError(f"`{shlex.join(self.command)[-200:]}` {why}: {self.errors()}")
+            self.buffered += chunk
+
+    def ask(self, phase: str) -> dict:
+        self.process.stdin.write(f"{phase}\n".encode())
+        return self.read(30)
+
+    def finish(self) -> tuple[dict, int | str]:
+        """Its last line and its exit code."""
+        if self.process.returncode is not None:
+            return {}, self.process.returncode
+        try:
+            self.process.stdin.close()
+            last = self.read(40)
+            return last, self.process.wait(timeout=40)
+        except (OSError, RuntimeError, subprocess.TimeoutExpired) as problem:
+            self.process.kill()
+            self.process.wait()
+            return {"problem": str(problem)[:300]}, "killed"
+
+    def errors(self) -> str:
+        return self.log.read_text(errors="replace")[-600:]
+
+
+class Set:
+    """Four processes, one a configuration."""
+
+    def __init__(self, loop: str, arguments: argparse.Namespace, scratch: Path) -> None:
+        self.scratch = scratch
+        colonel = Colonel(arguments.root, scratch, arguments.libcupti)
+        native = [str(arguments.build / "loop_shared"), "--serve"]
+        command = native if loop == "native" else [sys.executable, str(HERE / "loop.py"), "--serve"]
+        library = str(arguments.build / "libbare_client.so")
+        self.sessions: dict[str, Path] = {}
+        self.served: dict[str, Served] = {}
+        for config in CONFIGS:
+            full, environment = command, {}
+            if config in ("armed", "colonel"):
+                self.sessions[config] = colonel.sessions_dir()
+                full = colonel.command(self.sessions[config], ["--gate", "profiler"], command)
+                environment = colonel.environment()
+            elif config == "bare":
+                environment = {
+                    "LD_PRELOAD": library,
+                    "CUDA_INJECTION64_PATH": library,
+                    "BARE_KINDS": arguments.kinds,
+                    "BARE_OUT": str(scratch / "bare"),
+                }
+            self.served[config] = Served([*pin(), *full], environment, scratch / f"{config}.log")
+
+    def __enter__(self) -> "Set":
+        for served in self.served.values():
+            served.read(90)  # ready
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Whatever still runs ends: a loop whose stdin is closed leaves by itself."""
+        for served in self.served.values():
+            served.finish()
+
+    def warm_up(self) -> None:
+        """One block of each, thrown away: clocks, caches, and the attachment at the first window."""
+        for mode in STEPS:
+            for config, kind in BLOCKS:
+                self.block(config, kind, mode, 20)
+
+    def block(self, config: str, kind: str, mode: str, steps: int) -> dict:
+        return self.served[config].ask(f"{'window' if kind == 'window' else 'idle'}:{mode}:1x{steps}")
+
+    def round(self, draw: random.Random) -> list[dict]:
+        found = []
+        for mode, steps in STEPS.items():
+            for config, kind in draw.sample(BLOCKS, len(BLOCKS)):
+                answer = self.block(config, kind, mode, steps)
+                block = {"config": config, "kind": kind, "mode": mode, "step_us": answer["rounds_us"][0]}
+                if kind == "window":
+                    block |= {"start_us": answer["start_us"], "stop_us": answer["stop_us"]}
+                found.append(block)
+        return found
+
+    def finish(self) -> dict:
+        """Ends all four; did each record exactly what was launched in its windows?"""
+        outcome: dict = {}
+        for config, served in self.served.items():
+            last, code = served.finish()
+            outcome[config] = {"code": code, "launched_in_windows": last.get("kernels_in_windows")}
+            if code != 0:
+                outcome[config]["stderr"] = served.errors()
+            if config in self.sessions:
+                session = common.session_in(self.sessions[config])
+                rows = session.count("kernels") if session else None
+                outcome[config] |= {"rows": rows, "exact": rows == last.get("kernels_in_windows")}
+                if session:
+                    outcome[config]["losses"] = session.manifest.get("losses")
+                    outcome[config]["attached"] = [p.get("attached_ns") is not None for p in session.processes]
+        for path in self.scratch.glob("bare.[0-9]*"):
+            report = json.loads(path.read_text())
+            if report["windows"]:
+                outcome["bare"]["client"] = report
+        seen = outcome["bare"].get("client", {}).get("records", {}).get("kernel")
+        outcome["bare"] |= {"rows": seen, "exact": seen == outcome["bare"]["launched_in_windows"]}
+        return outcome
+
+
+def pin() -> list[str]:
+    """Eight cores for all, where there are enough: the first ones serve interrupts."""
+    return ["taskset", "-c", "4-11"] if (os.cpu_count() or 1) >= 12 and shutil.which("taskset") else []
 
 
 def gpu_state() -> str:
@@ -137,62 +200,139 @@ def gpu_state() -> str:
         return str(problem)
 
 
-def figure(runs: list[dict], config: str, phase: str, mode: str) -> float | None:
-    """Mean over the processes of one configuration in one cycle."""
-    values = [
-        p["step_us"]
-        for r in runs
-        if r["config"] == config
-        for p in r["phases"]
-        if (p["phase"], p["mode"]) == (phase, mode)
-    ]
-    return statistics.fmean(values) if values else None
+def ratio(
+    sets: list[list[list[dict]]], above: tuple[str, str], below: tuple[str, str], mode: str, draws: int
+) -> dict | None:
+    """Geometric mean of the sets' means, with a bootstrap interval: sets are drawn, and rounds within them."""
 
+    def step(blocks: list[dict], which: tuple[str, str]) -> float | None:
+        found = [b["step_us"] for b in blocks if (b["config"], b["kind"], b["mode"]) == (*which, mode)]
+        return found[0] if found else None
 
-def ratio(cycles: list[list[dict]], above: tuple[str, str], below: tuple[str, str], mode: str) -> dict | None:
-    """Geometric mean of the cycles' ratios, with its bootstrap interval."""
-    logs = []
-    for runs in cycles:
-        top, bottom = figure(runs, *above, mode), figure(runs, *below, mode)
-        if top and bottom:
-            logs.append(math.log(top / bottom))
+    logs: list[list[float]] = []
+    for rounds in sets:
+        pairs = [(step(blocks, above), step(blocks, below)) for blocks in rounds]
+        found = [math.log(top / bottom) for top, bottom in pairs if top and bottom]
+        if found:
+            logs.append(found)
     if not logs:
         return None
     draw = random.Random(1)
-    means = sorted(statistics.fmean(draw.choices(logs, k=len(logs))) for _ in range(5000))
+    means = sorted(
+        statistics.fmean(statistics.fmean(draw.choices(one, k=len(one))) for one in draw.choices(logs, k=len(logs)))
+        for _ in range(draws)
+    )
+    per_set = [statistics.fmean(one) for one in logs]
     return {
-        "ratio": round(math.exp(statistics.fmean(logs)), 5),
-        "low": round(math.exp(means[125]), 5),
-        "high": round(math.exp(means[4874]), 5),
-        "cycles": [round(math.exp(value), 5) for value in logs],
+        "ratio": round(math.exp(statistics.fmean(per_set)), 5),
+        "low": round(math.exp(means[round(0.025 * (draws - 1))]), 5),
+        "high": round(math.exp(means[round(0.975 * (draws - 1))]), 5),
+        "sets": [round(math.exp(value), 5) for value in per_set],
     }
 
 
-def summary(cycles: list[list[dict]]) -> dict:
-    result: dict = {}
-    for mode in ("graph", "eager"):
-        steps: dict[str, list[float]] = {}
-        for run_ in (run_ for runs in cycles for run_ in runs):
-            for phase in run_["phases"]:
-                if phase["mode"] == mode:
-                    steps.setdefault(f"{run_['config']} {phase['phase']}", []).append(phase["step_us"])
-        medians = {name: round(statistics.median(values), 2) for name, values in steps.items()}
-        ratios = {}
-        for name, (above, below, aim) in RATIOS.items():
-            found = ratio(cycles, above, below, mode)
-            if found:
-                ratios[name] = found | ({"aim": aim, "met": found["ratio"] <= aim} if aim else {})
-        result[mode] = {"step_us": medians, "ratios": ratios}
+def columns(sets: list[list[list[dict]]]) -> list[dict]:
+    """All blocks' median steps, in short: a list a set, mode, configuration and kind."""
+    result = []
+    for rounds in sets:
+        one: dict[str, list[float]] = {}
+        for block in (block for blocks in rounds for block in blocks):
+            one.setdefault(f"{block['mode']} {block['config']} {block['kind']}", []).append(block["step_us"])
+        result.append(one)
     return result
 
 
-def table(loop: str, found: dict, cycles: int) -> None:
+def summary(sets: list[list[list[dict]]], draws: int) -> dict:
+    result: dict = {}
+    blocks = [block for rounds in sets for blocks in rounds for block in blocks]
+    for mode in STEPS:
+        steps: dict[str, list[float]] = {}
+        gates: dict[str, list[float]] = {}
+        for block in (b for b in blocks if b["mode"] == mode):
+            steps.setdefault(f"{block['config']} {block['kind']}", []).append(block["step_us"])
+            for key in ("start_us", "stop_us"):
+                if key in block:
+                    gates.setdefault(f"{block['config']} {key}", []).append(block[key])
+        ratios = {}
+        for name, (above, below, aim) in RATIOS.items():
+            found = ratio(sets, above, below, mode, draws)
+            if found:
+                ratios[name] = found | ({"aim": aim, "met": found["ratio"] <= aim} if aim else {})
+        result[mode] = {
+            "step_us": {name: round(statistics.median(values), 2) for name, values in steps.items()},
+            "gate_us": {name: round(statistics.median(values), 1) for name, values in gates.items()},
+            "ratios": ratios,
+        }
+    return result
+
+
+def table(loop: str, found: dict, sets: int, rounds: int) -> None:
     for mode, figures in found.items():
-        print(f"-- {loop} loop, {mode}, {cycles} cycles: median step in us")
+        print(f"-- {loop} loop, {mode}, {sets} sets of processes, {rounds} rounds: median step in us")
         print("   " + "  ".join(f"{name} {value}" for name, value in figures["step_us"].items()))
+        print(
+            "   cudaProfilerStart/Stop: " + "  ".join(f"{name} {value}" for name, value in figures["gate_us"].items())
+        )
         for name, r in figures["ratios"].items():
             aim = f"  aim {r['aim']}: {'met' if r['met'] else 'NOT met'}" if "aim" in r else ""
             print(f"   {name:38} {r['ratio']:.4f} ({r['low']:.4f} to {r['high']:.4f}){aim}", flush=True)
+
+
+def measure(arguments: argparse.Namespace, results: common.Results, loop: str, seconds: float) -> None:
+    """Sets of processes until the time is up."""
+    begin = time.monotonic()
+    sets: list[list[list[dict]]] = []
+    outcomes: list[dict] = []
+    clocks = [gpu_state()]
+    draw = random.Random(20261124)
+    longest = 0.0
+    while not outcomes or time.monotonic() - begin + longest < seconds:
+        started = time.monotonic()
+        rounds: list[list[dict]] = []
+        with tempfile.TemporaryDirectory() as scratch:
+            try:
+                with Set(loop, arguments, Path(scratch)) as together:
+                    ready = time.monotonic() - started
+                    together.warm_up()
+                    until = time.monotonic() + arguments.set_seconds
+                    while time.monotonic() < until:
+                        rounds.append(together.round(draw))
+                    outcome = together.finish()
+            except (OSError, RuntimeError, ValueError, KeyError) as problem:
+                ready = 0.0
+                outcome = {"failed": f"{type(problem).__name__}: {problem}"[:900]}
+        longest = max(longest, time.monotonic() - started)
+        sets.append(rounds)
+        outcomes.append(outcome)
+        clocks.append(gpu_state())
+        keep(results, loop, sets, outcomes, clocks, 200)
+        took = time.monotonic() - started
+        print(f"{loop} set {len(sets)}: {took:.1f} s ({ready:.1f} to start), {len(rounds)} rounds", flush=True)
+        for config, figures in outcome.items():
+            if config == "failed" or figures["code"] != 0 or not figures.get("exact", True):
+                print(f"   {config}: {str(figures)[:900]}", flush=True)
+        if len(outcomes) == 2 and all("failed" in o for o in outcomes):
+            break
+    found = keep(results, loop, sets, outcomes, clocks, 2000)
+    table(loop, found, len(sets), sum(map(len, sets)))
+
+
+def keep(results: common.Results, loop: str, sets: list, outcomes: list, clocks: list, draws: int) -> dict:
+    """Writes what there is so far."""
+    found = summary(sets, draws)
+    exact = [o.get(c, {}).get("exact") for o in outcomes for c in ("armed", "colonel", "bare")]
+    aims = [r["met"] for m in found.values() for r in m["ratios"].values() if "met" in r]
+    figures = {
+        "ok": bool(aims) and all(aims) and all(exact),
+        "block_steps": STEPS,
+        "pinned": pin(),
+        "clocks": clocks,
+        "summary": found,
+        "outcomes": outcomes,
+        "step_us": columns(sets),
+    }
+    results.put(loop, figures)
+    return found
 
 
 def main() -> None:
@@ -202,53 +342,16 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--libcupti", help="for processes that have none mapped")
     parser.add_argument("--kinds", default="all", help="BARE_KINDS of the bare client")
-    parser.add_argument("--native-seconds", type=float, default=210)
+    parser.add_argument("--native-seconds", type=float, default=220)
     parser.add_argument("--torch-seconds", type=float, default=190)
+    parser.add_argument("--set-seconds", type=float, default=15, help="how long a set of processes takes turns")
     arguments = parser.parse_args()
     environment = json.loads((arguments.build / "environment.json").read_text())
     budget = arguments.native_seconds + arguments.torch_seconds
     results = common.Results(arguments.out / "overhead.json", environment, budget, arguments.root)
-    with tempfile.TemporaryDirectory() as scratch:
-        overhead = Overhead(arguments, Path(scratch))
-        for loop, seconds in (("native", arguments.native_seconds), ("torch", arguments.torch_seconds)):
-            measure(overhead, results, loop, seconds)
-
-
-def measure(overhead: Overhead, results: common.Results, loop: str, seconds: float) -> None:
-    """Cycles until the time is up; the last one is always whole, or left out."""
-    begin = time.monotonic()
-    cycles: list[list[dict]] = []
-    clocks = [gpu_state()]
-    longest = 0.0
-    while not cycles or time.monotonic() - begin + longest < seconds:
-        started = time.monotonic()
-        runs = [overhead.once(loop, config) for config in ORDERS[len(cycles) % 2]]
-        longest = max(longest, time.monotonic() - started)
-        cycles.append(runs)
-        clocks.append(gpu_state())
-        inexact = [r for r in runs if r.get("exact") is False]
-        failed = [r for r in runs if r["code"] != 0]
-        found = summary(cycles)
-        results.put(
-            loop,
-            {
-                "ok": not failed and all(r.get("met", True) for m in found.values() for r in m["ratios"].values()),
-                "plans": PLANS[loop],
-                "pinned": overhead.pin,
-                "clocks": clocks,
-                "summary": found,
-                "cycles": cycles,
-            },
-        )
-        took = time.monotonic() - started
-        print(f"{loop} cycle {len(cycles)}: {took:.1f} s, {len(failed)} failed, {len(inexact)} inexact", flush=True)
-        for r in failed:
-            print(f"   {r['config']}: code {r['code']} {r.get('stderr', '')[-300:]}", flush=True)
-        for r in inexact:
-            print(f"   {r['config']}: rows {r.get('rows', r.get('client'))}", flush=True)
-        if len(failed) == len(runs):
-            break
-    table(loop, summary(cycles), len(cycles))
+    for loop, seconds in (("native", arguments.native_seconds), ("torch", arguments.torch_seconds)):
+        if seconds > 0:
+            measure(arguments, results, loop, seconds)
 
 
 if __name__ == "__main__":
