@@ -287,3 +287,155 @@ fn distinct<T: std::hash::Hash + Eq + Copy>(
     }
     column
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inject::segments::Segments;
+    use crate::schema::columns::TableBuilder;
+    use crate::schema::tables::KernelsBuilder;
+    use arrow_array::cast::AsArray;
+    use arrow_array::types::{Int32Type as I32, Int64Type as I64, UInt32Type as U32, UInt64Type as U64};
+    use arrow_array::{Array, RecordBatch};
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    use proptest::prelude::*;
+
+    fn signature(name: u32, number: u32) -> Signature {
+        Signature {
+            name,
+            device_id: number % 3,
+            context_id: 1,
+            stream_id: 7 + number,
+            graph_id: number % 2,
+            grid: [number.cast_signed(), 2, 3],
+            block: [128, 1, 1],
+            cluster: [number, 0, 0],
+            registers_per_thread: 32,
+            static_shared_bytes: number * 16,
+            dynamic_shared_bytes: 0,
+            local_bytes_per_thread: 0,
+            priority: (number % 3 > 0).then_some(-number.cast_signed()),
+        }
+    }
+
+    /// Writes kernels to a segment and reads them back with Parquet's own reader.
+    fn round_trip(launches: &[(Launch, Signature)], names: &Names) -> Vec<RecordBatch> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let table = KernelsBuilder::table();
+        let schema = table.arrow_schema();
+        let mut segments = Segments::new(folder.path(), table.name, "1-1", schema.clone());
+        let mut kernels = Kernels::default();
+        for (launch, signature) in launches {
+            kernels.push(*launch, *signature);
+        }
+        segments
+            .seal_with(|file| kernels.write(file, &schema, 42, names))
+            .expect("the segment is written");
+        let file = std::fs::File::open(folder.path().join("kernels/1-1/000001.parquet")).expect("sealed");
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("Parquet opens it");
+        assert_eq!(reader.schema().fields(), schema.fields(), "the schema is the table's");
+        reader
+            .build()
+            .expect("a reader")
+            .collect::<Result<_, _>>()
+            .expect("every row reads")
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn what_is_pushed_is_read_back(
+            runs in proptest::collection::vec((0_u32..40, 1_usize..40, 0_u64..3, 1_i64..5_000), 1..60)
+        ) {
+            let mut names = Names::default();
+            let ids: Vec<_> = (0..7).map(|number| names.intern(format!("kernel_{number}").as_bytes())).collect();
+            let mut launches = Vec::new();
+            let mut clock = 1_700_000_000_000_000_000;
+            for (number, length, node, step) in runs {
+                for index in 0..length {
+                    clock += step;
+                    let launch = Launch {
+                        start_ns: clock,
+                        end_ns: clock + step,
+                        correlation_id: (u32::MAX - 20).wrapping_add(number),
+                        graph_node_id: if node == 0 { 0 } else { node << 63 | index as u64 + 1 },
+                        window: number / 8 + 1,
+                    };
+                    launches.push((launch, signature(ids[number as usize % 7], number)));
+                }
+            }
+            let mut expected = launches.iter();
+            for batch in round_trip(&launches, &names) {
+                let column = |name: &str| batch.column_by_name(name).expect("the column is there").clone();
+                let name = column("name");
+                let name = name.as_dictionary::<I32>().downcast_dict::<arrow_array::StringArray>().expect("text");
+                for row in 0..batch.num_rows() {
+                    let (launch, signature) = expected.next().expect("no row too many");
+                    prop_assert_eq!(column("pid").as_primitive::<U32>().value(row), 42);
+                    prop_assert_eq!(column("start_ns").as_primitive::<I64>().value(row), launch.start_ns);
+                    prop_assert_eq!(column("end_ns").as_primitive::<I64>().value(row), launch.end_ns);
+                    prop_assert_eq!(column("correlation_id").as_primitive::<U32>().value(row), launch.correlation_id);
+                    prop_assert_eq!(column("window").as_primitive::<U32>().value(row), launch.window);
+                    prop_assert_eq!(column("stream_id").as_primitive::<U32>().value(row), signature.stream_id);
+                    prop_assert_eq!(column("grid_x").as_primitive::<I32>().value(row), signature.grid[0]);
+                    let priority = column("priority");
+                    let priority = priority.as_primitive::<I32>();
+                    prop_assert_eq!(priority.is_valid(row).then(|| priority.value(row)), signature.priority);
+                    let node = column("graph_node_id");
+                    let node = node.as_primitive::<U64>();
+                    let node = if node.is_valid(row) { node.value(row) } else { 0 };
+                    prop_assert_eq!(node, launch.graph_node_id);
+                    let text = arrow_array::ArrayAccessor::value(&name, row);
+                    prop_assert_eq!(text, &names.get(signature.name).expect("interned").demangled);
+                    prop_assert!(column("layer").is_null(row));
+                }
+            }
+            prop_assert!(expected.next().is_none(), "no row too few");
+        }
+    }
+
+    #[test]
+    fn every_column_of_the_table_has_a_source() {
+        let names = Names::default();
+        let batches = round_trip(
+            &[(
+                Launch {
+                    start_ns: 1,
+                    end_ns: 2,
+                    correlation_id: 3,
+                    graph_node_id: 0,
+                    window: 1,
+                },
+                signature(0, 1),
+            )],
+            &names,
+        );
+        assert_eq!(batches[0].num_rows(), 1);
+        assert_eq!(batches[0].num_columns(), KernelsBuilder::table().columns.len());
+        assert!(
+            batches[0]
+                .column_by_name("graph_id")
+                .expect("there")
+                .as_primitive::<U32>()
+                .is_valid(0)
+        );
+    }
+
+    #[test]
+    fn a_cleared_builder_starts_over() {
+        let mut kernels = Kernels::default();
+        kernels.push(
+            Launch {
+                start_ns: 1,
+                end_ns: 2,
+                correlation_id: 3,
+                graph_node_id: 0,
+                window: 1,
+            },
+            signature(0, 1),
+        );
+        kernels.clear();
+        assert_eq!((kernels.len(), kernels.signatures.len()), (0, 0));
+    }
+}

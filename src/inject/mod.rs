@@ -31,3 +31,6 @@ mod steward;
 mod threads;
 mod windows;
 mod writer;
+
+#[cfg(feature = "bench")]
+pub mod pipeline;
