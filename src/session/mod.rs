@@ -5,13 +5,19 @@
 
 mod dir;
 mod error;
+mod files;
+mod find;
+mod gather;
 mod liveness;
+mod open;
 mod progress;
 mod seal;
 mod writer;
 
 pub use dir::{DEFAULT_SESSIONS_DIR, SessionsDir};
 pub use error::SessionError;
+pub use find::{LATEST, Listed};
 pub use liveness::{is_alive, own_id, start_ticks};
+pub use open::{Life, Session};
 pub use progress::{Phase, ProgressSink};
 pub use writer::{NewSession, SessionWriter};
