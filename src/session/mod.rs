@@ -11,7 +11,10 @@ mod gather;
 mod liveness;
 mod open;
 mod progress;
+mod scan;
 mod seal;
+#[doc(hidden)]
+pub mod synthetic;
 mod writer;
 
 pub use dir::{DEFAULT_SESSIONS_DIR, SessionsDir};
@@ -20,4 +23,5 @@ pub use find::{LATEST, Listed};
 pub use liveness::{is_alive, own_id, start_ticks};
 pub use open::{Life, Session};
 pub use progress::{Phase, ProgressSink};
+pub use scan::{Part, Parts, SESSION_CHANGED, Scan, wanted_schema};
 pub use writer::{NewSession, SessionWriter};
