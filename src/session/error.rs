@@ -82,6 +82,14 @@ pub enum SessionError {
         /// What parquet said.
         source: parquet::errors::ParquetError,
     },
+    /// A table that was not compacted.
+    #[error("`{path}`: {reason}")]
+    Kept {
+        /// Table folder.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// Compaction would have changed the number of rows; the table was left as it was.
     #[error("compacting `{path}` gave {got} rows of {expected}; the table was left as it was")]
     RowsDiffer {

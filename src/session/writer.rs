@@ -95,13 +95,13 @@ impl SessionWriter {
     /// Sorts and merges the tables of a sealed session, table by table. A table that can't be compacted stays as it
     /// is, and the session says why; only a failure to write `session.json` is an error.
     pub fn compact(&mut self, progress: ProgressSink<'_>) -> Result<(), SessionError> {
-        let _ = progress;
-        Ok(())
+        crate::session::compact::compact(&self.path, &mut self.manifest, progress)?;
+        self.write()
     }
 }
 
 /// Unix time in ns.
-pub(crate) fn now_ns() -> i64 {
+pub fn now_ns() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
