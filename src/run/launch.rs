@@ -13,13 +13,14 @@ use std::time::{Duration, Instant};
 use super::environment::{Environment, Inherited, LD_LIBRARY_PATH};
 use super::error::killed_by;
 use super::evaluators::{CuptiEvaluator, Evaluator, EvaluatorKind};
+use super::gpus::gpus;
 use super::guest::program_folder;
 use super::progress::Progress;
 use super::runtime::RuntimeFolder;
 use super::summary::{Summary, Surroundings};
 use super::{RunError, Settings, Signals, command, sim};
-use crate::schema::manifest::{Exit, PROCESSES_DIR, Process, ProcessState, Session as Manifest};
-use crate::session::{NewSession, SessionError, SessionWriter, is_alive};
+use crate::schema::manifest::{Exit, PROCESSES_DIR, Problem, Process, ProcessState, Session as Manifest};
+use crate::session::{NewSession, Session, SessionError, SessionWriter, is_alive};
 
 /// How long processes that outlive the command may take to finish.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -246,32 +247,24 @@ fn compact(mut session: SessionWriter, hurry: &Arc<AtomicBool>, mut progress: Pr
             Err(mpsc::RecvTimeoutError::Timeout) => {}
         }
     };
-    sealed.problems.push(crate::schema::manifest::Problem {
+    let time_ns = sealed.ended_ns.unwrap_or_default();
+    sealed.problems.push(Problem {
         code: "not_compacted".to_owned(),
         message: problem,
-        time_ns: 0,
+        time_ns,
     });
     sealed
 }
 
 fn summarise(manifest: &Manifest, mut around: Surroundings, evaluator: &dyn Evaluator) -> Summary {
-    around.bytes = size_of_folder(&around.path);
+    if let Ok(session) = Session::load(&around.path) {
+        around.bytes = session.disk_bytes();
+        around.gpus = gpus(&session);
+    }
     around.why_no_kernels = if manifest.rows.get("kernels").copied().unwrap_or(0) == 0 {
         evaluator.why_no_kernels(manifest)
     } else {
         None
     };
     Summary::new(manifest, around)
-}
-
-fn size_of_folder(folder: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(folder) else { return 0 };
-    entries
-        .flatten()
-        .map(|entry| match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => size_of_folder(&entry.path()),
-            Ok(metadata) => metadata.len(),
-            Err(_) => 0,
-        })
-        .sum()
 }

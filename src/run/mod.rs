@@ -7,6 +7,7 @@ pub mod environment;
 mod error;
 pub mod evaluators;
 pub mod flavors;
+mod gpus;
 pub mod guest;
 mod launch;
 mod progress;

@@ -384,3 +384,6 @@ fn open_ns(windows: &[Window], end_ns: i64) -> u64 {
 fn span(start_ns: i64, end_ns: i64) -> u64 {
     u64::try_from(end_ns.saturating_sub(start_ns)).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,7 +28,12 @@ impl CuptiEvaluator {
                 ours: inherited(variables::SESSION).is_some(),
             });
         }
-        Ok(Self { guest: find_guest()? })
+        Ok(Self::with_guest(find_guest()?))
+    }
+
+    /// With a guest that was found already.
+    pub fn with_guest(guest: PathBuf) -> Self {
+        Self { guest }
     }
 
     /// The guest's file.
@@ -59,9 +64,6 @@ impl Evaluator for CuptiEvaluator {
         if manifest.processes.is_empty() {
             return Some("no process of this command initialised CUDA".to_owned());
         }
-        if !manifest.processes.iter().all(|process| process.windows.is_empty()) {
-            return Some("nothing was launched on a GPU while a window was open".to_owned());
-        }
         if let Some(off) = manifest
             .processes
             .iter()
@@ -72,6 +74,9 @@ impl Evaluator for CuptiEvaluator {
                 .last()
                 .map_or("it does not say why", |problem| problem.message.as_str());
             return Some(format!("pid {} could not be recorded: {message}", off.pid));
+        }
+        if !manifest.processes.iter().all(|process| process.windows.is_empty()) {
+            return Some("nothing was launched on a GPU while a window was open".to_owned());
         }
         Some(why_no_window(&manifest.gate, &manifest.processes))
     }
@@ -98,7 +103,7 @@ fn why_no_window(gate: &str, processes: &[Process]) -> String {
     } else if gate == Gate::Manual.name() {
         format!("{who} no window opened: open one with `colonel start` while the command runs")
     } else {
-        format!("{who} it ended before its window opened: take a shorter `--after`")
+        format!("{who} ended before the window opened: take a shorter `--after`")
     }
 }
 
