@@ -1,5 +1,6 @@
 //! The command line: one file a command, arguments and messages, no logic.
 
+pub mod control;
 mod error;
 pub mod list;
 pub mod rm;
@@ -32,6 +33,9 @@ enum Command {
     List(list::Args),
     Show(show::Args),
     Rm(rm::Args),
+    Start(control::StartArgs),
+    Stop(control::StopArgs),
+    Status(control::StatusArgs),
 }
 
 /// Exit codes of every command but `run`, which has [`crate::run::exit_code`].
@@ -55,6 +59,9 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::List(args) => list::run(&args),
         Command::Show(args) => show::run(&args),
         Command::Rm(args) => rm::run(&args),
+        Command::Start(args) => control::start(&args),
+        Command::Stop(args) => control::stop(&args),
+        Command::Status(args) => control::status(&args),
     };
     result.unwrap_or_else(|error| error::report(&error))
 }

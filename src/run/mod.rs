@@ -3,6 +3,7 @@
 //! It meets the guest in the environment's names and the session's files only.
 
 mod command;
+pub mod control;
 pub mod environment;
 mod error;
 pub mod evaluators;
@@ -17,7 +18,7 @@ mod signals;
 pub mod sim;
 mod summary;
 mod witness;
-mod words;
+pub(crate) mod words;
 
 pub use error::{RunError, exit_code};
 pub use launch::{Launch, Outcome};

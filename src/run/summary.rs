@@ -351,7 +351,7 @@ fn all_problems(manifest: &Manifest) -> Vec<ProblemSummary> {
 }
 
 /// A name to know a process by: `python serve.py`, `VLLM::EngineCore`, `a.out`.
-fn process_name(process: &Process) -> String {
+pub(crate) fn process_name(process: &Process) -> String {
     let base = |word: &str| {
         Path::new(word)
             .file_name()

@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, unreachable_pub, reason = "a test is its own documentation")]
 
+mod control;
 mod environment;
 mod exit_codes;
 mod session;
