@@ -27,11 +27,18 @@ impl Fixture {
     fn below(name: &Path) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let sessions = SessionsDir::resolve(Some(&folder.path().join(name))).unwrap();
-        Self { _folder: folder, sessions }
+        Self {
+            _folder: folder,
+            sessions,
+        }
     }
 
     fn writer(&self) -> SessionWriter {
-        let new = NewSession { command: vec!["python".to_owned()], gate: "process".to_owned(), ..NewSession::default() };
+        let new = NewSession {
+            command: vec!["python".to_owned()],
+            gate: "process".to_owned(),
+            ..NewSession::default()
+        };
         SessionWriter::create(&self.sessions, new).unwrap()
     }
 
@@ -49,7 +56,15 @@ impl Fixture {
 }
 
 fn seal(writer: &mut SessionWriter) {
-    writer.seal(Some(Exit { code: Some(0), signal: None }), &mut |_, _, _| {}).unwrap();
+    writer
+        .seal(
+            Some(Exit {
+                code: Some(0),
+                signal: None,
+            }),
+            &mut |_, _, _| {},
+        )
+        .unwrap();
 }
 
 fn compact(writer: &mut SessionWriter) {
@@ -67,15 +82,27 @@ fn seal_kernels(guest: &mut SyntheticGuest, name: &str, starts: impl IntoIterato
 
 fn starts(session: &Session) -> Vec<i64> {
     let batches: Vec<RecordBatch> = session.scan("kernels", &["start_ns"]).unwrap().collect();
-    batches.iter().flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values().to_vec()).collect()
+    batches
+        .iter()
+        .flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values().to_vec())
+        .collect()
 }
 
 fn codes(session: &Session) -> Vec<&str> {
-    session.manifest().problems.iter().map(|problem| problem.code.as_str()).collect()
+    session
+        .manifest()
+        .problems
+        .iter()
+        .map(|problem| problem.code.as_str())
+        .collect()
 }
 
 fn loss<'a>(losses: &'a [Loss], reason: &str) -> Vec<(&'a str, Option<u64>)> {
-    losses.iter().filter(|loss| loss.reason == reason).map(|loss| (loss.kind.as_str(), loss.count)).collect()
+    losses
+        .iter()
+        .filter(|loss| loss.reason == reason)
+        .map(|loss| (loss.kind.as_str(), loss.count))
+        .collect()
 }
 
 #[test]
@@ -92,14 +119,35 @@ fn sealing_counts_rows_and_merges_processes() {
         guest.end(100).unwrap();
     }
     let mut calls = Vec::new();
-    writer.seal(Some(Exit { code: Some(3), signal: None }), &mut |_, done, total| calls.push((done, total))).unwrap();
+    writer
+        .seal(
+            Some(Exit {
+                code: Some(3),
+                signal: None,
+            }),
+            &mut |_, done, total| calls.push((done, total)),
+        )
+        .unwrap();
     assert_eq!(calls, (1..=6).map(|done| (done, 6)).collect::<Vec<_>>());
 
     let session = fixture.open(writer.id()).unwrap();
     assert_eq!(session.life(), &Life::Ended);
     assert_eq!(session.manifest().state, SessionState::Sealed);
-    assert_eq!(session.manifest().exit, Some(Exit { code: Some(3), signal: None }));
-    assert_eq!((session.rows("kernels"), session.rows("memcpys"), session.rows("memsets")), (6, 2, 0));
+    assert_eq!(
+        session.manifest().exit,
+        Some(Exit {
+            code: Some(3),
+            signal: None
+        })
+    );
+    assert_eq!(
+        (
+            session.rows("kernels"),
+            session.rows("memcpys"),
+            session.rows("memsets")
+        ),
+        (6, 2, 0)
+    );
     assert_eq!(session.manifest().processes.len(), 2);
     assert!(session.manifest().losses.is_empty() && session.manifest().problems.is_empty());
 }
@@ -122,11 +170,17 @@ fn a_killed_process_loses_what_was_not_sealed_and_it_is_counted() {
 
     let session = fixture.open("latest").unwrap();
     assert_eq!(session.rows("kernels"), 3);
-    assert_eq!(loss(&session.manifest().losses, "not_sealed"), [("kernels", Some(9)), ("memcpys", Some(1))]);
+    assert_eq!(
+        loss(&session.manifest().losses, "not_sealed"),
+        [("kernels", Some(9)), ("memcpys", Some(1))]
+    );
     assert_eq!(session.manifest().losses[0].pid, Some(4711));
     assert_eq!(codes(&session), ["process_cut_off"]);
     let message = &session.manifest().problems[0].message;
-    assert!(message.contains("process 4711 was killed") && message.contains("10 records"), "{message}");
+    assert!(
+        message.contains("process 4711 was killed") && message.contains("10 records"),
+        "{message}"
+    );
     assert!(!unfinished.exists());
 }
 
@@ -136,7 +190,10 @@ fn a_torn_progress_file_is_an_unknown_loss_not_none() {
     let mut writer = fixture.writer();
     let guest = SyntheticGuest::new(writer.path(), 4711);
     guest.write_process().unwrap();
-    let path = writer.path().join(PROCESSES_DIR).join(format!("{}.progress", guest.name()));
+    let path = writer
+        .path()
+        .join(PROCESSES_DIR)
+        .join(format!("{}.progress", guest.name()));
     fs::write(path, r#"{"received":{"kern"#).unwrap();
     seal(&mut writer);
     assert_eq!(loss(&writer.manifest().losses, "not_sealed"), [("records", None)]);
@@ -176,7 +233,10 @@ fn a_truncated_file_is_named_counted_and_kept() {
 
     let session = fixture.open("latest").unwrap();
     assert_eq!(session.rows("kernels"), 2);
-    assert_eq!(loss(&session.manifest().losses, "file_unreadable"), [("kernels", Some(100))]);
+    assert_eq!(
+        loss(&session.manifest().losses, "file_unreadable"),
+        [("kernels", Some(100))]
+    );
     assert_eq!(codes(&session), ["table_file_broken", "not_compacted"]);
     assert!(session.manifest().problems[0].message.contains("000001.parquet"));
     assert_eq!(starts(&session), [1000, 1001]);
@@ -246,13 +306,20 @@ fn a_running_session_is_read_and_not_removed() {
     seal_kernels(&mut guest, "gemm", [1]);
     guest.write_process().unwrap();
     let session = fixture.open(writer.id()).unwrap();
-    assert!(matches!(session.life(), Life::Running(processes) if processes.len() == 1), "{:?}", session.life());
+    assert!(
+        matches!(session.life(), Life::Running(processes) if processes.len() == 1),
+        "{:?}",
+        session.life()
+    );
     assert_eq!(session.rows("kernels"), 1);
     let error = Session::remove(&fixture.sessions, OsStr::new("latest"), false).unwrap_err();
     assert!(matches!(&error, SessionError::Running { .. }));
     assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
     assert!(writer.path().exists());
-    assert_eq!(Session::remove(&fixture.sessions, OsStr::new("latest"), true).unwrap(), writer.id());
+    assert_eq!(
+        Session::remove(&fixture.sessions, OsStr::new("latest"), true).unwrap(),
+        writer.id()
+    );
     assert_eq!(fs::read_dir(fixture.sessions.path()).unwrap().count(), 0);
     assert!(matches!(writer.write(), Err(SessionError::Gone(_))));
 }
@@ -277,15 +344,31 @@ fn ids_prefixes_and_latest() {
     assert_eq!(id("AA1"), "aa11bb22");
     assert_eq!(id("aa22cc33"), "aa22cc33");
     let error = fixture.open("aa").unwrap_err();
-    assert_eq!(error.to_string(), "`aa` fits 2 sessions (aa11bb22, aa22cc33); give more digits");
+    assert_eq!(
+        error.to_string(),
+        "`aa` fits 2 sessions (aa11bb22, aa22cc33); give more digits"
+    );
     let error = fixture.open("deadbeee").unwrap_err();
     assert!(matches!(&error, SessionError::NotFound { .. }));
-    assert!(error.to_string().ends_with("(there are deadbeef, aa11bb22, aa22cc33)"), "{error}");
+    assert!(
+        error.to_string().ends_with("(there are deadbeef, aa11bb22, aa22cc33)"),
+        "{error}"
+    );
     assert!(matches!(fixture.open(""), Err(SessionError::Ambiguous { .. })));
-    let listed: Vec<_> = Session::list(&fixture.sessions).unwrap().into_iter().map(|listed| listed.id).collect();
+    let listed: Vec<_> = Session::list(&fixture.sessions)
+        .unwrap()
+        .into_iter()
+        .map(|listed| listed.id)
+        .collect();
     assert_eq!(listed, ["aa11bb22", "deadbeef", "aa22cc33"]);
     let path = fixture.sessions.path().join("deadbeef");
-    assert_eq!(Session::open(&fixture.sessions, path.as_os_str()).unwrap().manifest().id, "deadbeef");
+    assert_eq!(
+        Session::open(&fixture.sessions, path.as_os_str())
+            .unwrap()
+            .manifest()
+            .id,
+        "deadbeef"
+    );
     let error = Session::open(&fixture.sessions, fixture.sessions.path().join("deadnotes").as_os_str()).unwrap_err();
     assert!(matches!(error, SessionError::NotASession(_)));
 }
@@ -296,7 +379,10 @@ fn only_sessions_are_removed() {
     fs::create_dir_all(fixture.sessions.path().join("01234567/photos")).unwrap();
     for which in ["01234567", "../sessions", ".", "/"] {
         let result = Session::remove(&fixture.sessions, OsStr::new(which), true);
-        assert!(matches!(result, Err(SessionError::NotFound { .. })), "{which}: {result:?}");
+        assert!(
+            matches!(result, Err(SessionError::NotFound { .. })),
+            "{which}: {result:?}"
+        );
     }
     assert!(fixture.sessions.path().join("01234567/photos").exists());
 }
@@ -308,12 +394,17 @@ fn a_newer_format_is_refused_and_names_who_reads_it() {
     seal(&mut writer);
     let file = writer.path().join(SESSION_FILE);
     let text = fs::read_to_string(&file).unwrap();
-    let text = text.replace("\"major\": 1", "\"major\": 7").replace(colonel::VERSION, "12.3.4");
+    let text = text
+        .replace("\"major\": 1", "\"major\": 7")
+        .replace(colonel::VERSION, "12.3.4");
     // A later major may have changed anything else.
     fs::write(&file, text.replace("\"state\": \"sealed\"", "\"state\": {\"new\": 1}")).unwrap();
     let error = fixture.open(writer.id()).unwrap_err();
     assert!(matches!(&error, SessionError::TooNew { major: 7, .. }));
-    assert!(error.to_string().contains("open it with colonel 12.3.4 or later"), "{error}");
+    assert!(
+        error.to_string().contains("open it with colonel 12.3.4 or later"),
+        "{error}"
+    );
     assert!(Session::list(&fixture.sessions).unwrap()[0].session.is_err());
     Session::remove(&fixture.sessions, OsStr::new(writer.id()), false).unwrap();
 }
@@ -350,8 +441,12 @@ fn compaction_sorts_and_keeps_every_row() {
     devices.push(h100(4711));
     guest.seal(&mut devices).unwrap();
     // Segments that overlap, one that is older than all before it, and one in order.
-    let segments: [Vec<i64>; 4] =
-        [(0..5000).rev().collect(), (4000..9000).collect(), vec![8500, 3, 8400], (9000..9100).collect()];
+    let segments: [Vec<i64>; 4] = [
+        (0..5000).rev().collect(),
+        (4000..9000).collect(),
+        vec![8500, 3, 8400],
+        (9000..9100).collect(),
+    ];
     let mut expected: Vec<i64> = segments.iter().flatten().copied().collect();
     expected.sort_unstable();
     for (index, segment) in segments.into_iter().enumerate() {
@@ -382,7 +477,10 @@ fn compaction_sorts_and_keeps_every_row() {
             }
         }
         // 128 blocks of 256 threads on 132 SMs that hold 8 of them each.
-        assert_eq!(batch.column(2).as_primitive::<Float64Type>().value(0), 128.0 / (8.0 * 132.0));
+        assert_eq!(
+            batch.column(2).as_primitive::<Float64Type>().value(0),
+            128.0 / (8.0 * 132.0)
+        );
         assert_eq!(batch.column(3).as_primitive::<Float64Type>().value(0), 100.0);
         assert_eq!(batch.column(4).null_count(), batch.num_rows());
     }
@@ -406,7 +504,11 @@ fn compaction_twice_and_after_a_kill_is_harmless() {
     assert_eq!(starts(&session), [1, 2, 3]);
     assert!(codes(&session).is_empty());
     let bare: Vec<_> = session.scan("kernels", &["waves"]).unwrap().collect();
-    assert_eq!(bare[0].column(0).null_count(), 3, "no device is known, so waves are null");
+    assert_eq!(
+        bare[0].column(0).null_count(),
+        3,
+        "no device is known, so waves are null"
+    );
 }
 
 #[test]
@@ -428,9 +530,15 @@ fn a_column_that_an_older_colonel_did_not_write_is_null() {
     guest.end(20).unwrap();
     seal(&mut writer);
     let session = fixture.open("latest").unwrap();
-    let batches: Vec<_> = session.scan("kernels", &["layer", "start_ns", "pid"]).unwrap().collect();
+    let batches: Vec<_> = session
+        .scan("kernels", &["layer", "start_ns", "pid"])
+        .unwrap()
+        .collect();
     assert_eq!(batches[0].column(1).as_primitive::<Int64Type>().values(), &[5, 6]);
-    assert_eq!((batches[0].column(0).null_count(), batches[0].column(2).null_count()), (2, 2));
+    assert_eq!(
+        (batches[0].column(0).null_count(), batches[0].column(2).null_count()),
+        (2, 2)
+    );
 }
 
 #[test]

@@ -21,7 +21,10 @@ pub(crate) struct Annotator<'a> {
 
 impl<'a> Annotator<'a> {
     pub(crate) fn new(devices: &'a Devices) -> Self {
-        Self { devices, known: HashMap::new() }
+        Self {
+            devices,
+            known: HashMap::new(),
+        }
     }
 
     /// The batch, which has all columns of `kernels`, with the two columns computed anew.

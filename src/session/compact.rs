@@ -53,7 +53,12 @@ pub(crate) fn compact(path: &Path, manifest: &mut Manifest, progress: ProgressSi
                 failures.push(format!("`{}`: its process still runs", folder.path.display()));
                 continue;
             }
-            let mut compaction = Compaction { session: path, table: &table, devices: &devices, written: 0 };
+            let mut compaction = Compaction {
+                session: path,
+                table: &table,
+                devices: &devices,
+                written: 0,
+            };
             let result = compaction.folder(&folder, &mut |rows| progress(Phase::Compacting, done + rows, total));
             done += compaction.written;
             if let Err(error) = result {
@@ -66,8 +71,15 @@ pub(crate) fn compact(path: &Path, manifest: &mut Manifest, progress: ProgressSi
         manifest.state = SessionState::Compacted;
         return Ok(());
     }
-    let message = format!("left as the guests wrote it, which reads more slowly: {}", failures.join("; "));
-    manifest.problems.push(Problem { code: "not_compacted".to_owned(), message, time_ns: now_ns() });
+    let message = format!(
+        "left as the guests wrote it, which reads more slowly: {}",
+        failures.join("; ")
+    );
+    manifest.problems.push(Problem {
+        code: "not_compacted".to_owned(),
+        message,
+        time_ns: now_ns(),
+    });
     Ok(())
 }
 
@@ -82,7 +94,10 @@ impl Compaction<'_> {
     fn folder(&mut self, folder: &ProcessFolder, progress: &mut dyn FnMut(u64)) -> Result<(), SessionError> {
         let parts = folder_parts(folder).map_err(SessionError::io("read", &folder.path))?;
         if let Some(problem) = parts.problems.first() {
-            return Err(SessionError::Kept { path: folder.path.clone(), reason: problem.message.clone() });
+            return Err(SessionError::Kept {
+                path: folder.path.clone(),
+                reason: problem.message.clone(),
+            });
         }
         if parts.parts.is_empty() {
             return Ok(());
@@ -91,7 +106,9 @@ impl Compaction<'_> {
         let expected = parts.parts.iter().map(|part| part.rows()).sum();
         let new = self.make_work_folder(folder)?;
         let file = new.join("000001.parquet");
-        let result = self.write(&file, parts, progress).and_then(|()| check_rows(&file, &folder.path, expected));
+        let result = self
+            .write(&file, parts, progress)
+            .and_then(|()| check_rows(&file, &folder.path, expected));
         match result.and_then(|()| exchange(&new, &folder.path)) {
             // After the exchange this is the old folder.
             Ok(()) => fs::remove_dir_all(&new).map_err(SessionError::io("remove", new)),
@@ -111,9 +128,18 @@ impl Compaction<'_> {
             }
             let (_, footer) = files::open(part.path()).map_err(SessionError::parquet(part.path()))?;
             let known = |name: &String| self.table.columns.iter().any(|column| column.name == name);
-            if let Some(unknown) = footer.schema().fields().iter().map(|field| field.name()).find(|name| !known(name)) {
+            if let Some(unknown) = footer
+                .schema()
+                .fields()
+                .iter()
+                .map(|field| field.name())
+                .find(|name| !known(name))
+            {
                 let reason = format!("this colonel does not know its column `{unknown}`");
-                return Err(SessionError::Kept { path: folder.path.clone(), reason });
+                return Err(SessionError::Kept {
+                    path: folder.path.clone(),
+                    reason,
+                });
             }
         }
         Ok(())
@@ -148,7 +174,10 @@ impl Compaction<'_> {
             progress(self.written);
         }
         if let Some(problem) = rows.problems().first() {
-            return Err(SessionError::Kept { path: path.to_owned(), reason: problem.message.clone() });
+            return Err(SessionError::Kept {
+                path: path.to_owned(),
+                reason: problem.message.clone(),
+            });
         }
         let file = writer.into_inner().map_err(failed)?;
         file.sync_all().map_err(SessionError::io("write", path))
@@ -174,7 +203,11 @@ fn properties(schema: &SchemaRef) -> WriterProperties {
             builder = builder.set_column_statistics_enabled(column, EnabledStatistics::None);
         }
         if field.name() == "start_ns" {
-            let order = SortingColumn { column_idx: i32::try_from(index).unwrap_or(0), descending: false, nulls_first: false };
+            let order = SortingColumn {
+                column_idx: i32::try_from(index).unwrap_or(0),
+                descending: false,
+                nulls_first: false,
+            };
             builder = builder.set_sorting_columns(Some(vec![order]));
         }
     }
@@ -184,14 +217,20 @@ fn properties(schema: &SchemaRef) -> WriterProperties {
 fn check_rows(file: &Path, table: &Path, expected: u64) -> Result<(), SessionError> {
     let got = files::row_count(file).map_err(SessionError::parquet(file))?;
     if got != expected {
-        return Err(SessionError::RowsDiffer { path: table.to_owned(), expected, got });
+        return Err(SessionError::RowsDiffer {
+            path: table.to_owned(),
+            expected,
+            got,
+        });
     }
     Ok(())
 }
 
 /// Puts `new` in the place of `old` and `old` in the place of `new`, in one step, once `new` is on disk.
 fn exchange(new: &Path, old: &Path) -> Result<(), SessionError> {
-    File::open(new).and_then(|folder| folder.sync_all()).map_err(SessionError::io("write", new))?;
+    File::open(new)
+        .and_then(|folder| folder.sync_all())
+        .map_err(SessionError::io("write", new))?;
     renameat2(AT_FDCWD, new, AT_FDCWD, old, RenameFlags::RENAME_EXCHANGE)
         .map_err(|error| SessionError::io("exchange", old)(error.into()))
 }

@@ -54,7 +54,13 @@ impl Session {
 fn device(batch: &RecordBatch, row: usize) -> Option<((u32, u32), KnownDevice)> {
     let number = |column: usize| batch.column(column).as_primitive::<UInt32Type>().value(row);
     let names = batch.column(COLUMNS.len() - 1).as_dictionary::<Int32Type>();
-    let name = names.key(row).map(|key| names.values().as_any().downcast_ref::<StringArray>().map(|v| v.value(key)))??;
+    let name = names.key(row).map(|key| {
+        names
+            .values()
+            .as_any()
+            .downcast_ref::<StringArray>()
+            .map(|v| v.value(key))
+    })??;
     let limits = Device {
         compute_major: number(2),
         compute_minor: number(3),
@@ -66,5 +72,11 @@ fn device(batch: &RecordBatch, row: usize) -> Option<((u32, u32), KnownDevice)> 
         reserved_shared_bytes_per_block: number(9).into(),
         warp_size: number(10).into(),
     };
-    Some(((number(0), number(1)), KnownDevice { name: name.to_owned(), limits }))
+    Some((
+        (number(0), number(1)),
+        KnownDevice {
+            name: name.to_owned(),
+            limits,
+        },
+    ))
 }

@@ -20,9 +20,14 @@ impl SessionsDir {
     /// The folder for an option's value (clap has already looked at `COLONEL_SESSIONS_DIR`), made absolute now, so
     /// that a later change of directory does not move it. An empty value counts as none.
     pub fn resolve(option: Option<&Path>) -> Result<Self, SessionError> {
-        let shown = option.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new(DEFAULT_SESSIONS_DIR));
+        let shown = option
+            .filter(|path| !path.as_os_str().is_empty())
+            .unwrap_or(Path::new(DEFAULT_SESSIONS_DIR));
         let absolute = std::path::absolute(shown).map_err(SessionError::io("find", shown))?;
-        Ok(Self { shown: shown.to_owned(), absolute })
+        Ok(Self {
+            shown: shown.to_owned(),
+            absolute,
+        })
     }
 
     /// Absolute path.

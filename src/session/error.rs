@@ -110,6 +110,9 @@ impl SessionError {
 
     pub(crate) fn parquet<E: Into<parquet::errors::ParquetError>>(path: impl Into<PathBuf>) -> impl FnOnce(E) -> Self {
         let path = path.into();
-        move |source| Self::Parquet { path, source: source.into() }
+        move |source| Self::Parquet {
+            path,
+            source: source.into(),
+        }
     }
 }

@@ -25,7 +25,10 @@ pub(crate) fn process_folders(session: &Path, table: &str) -> io::Result<Vec<Pro
     let mut folders: Vec<_> = entries(&session.join(table))?
         .into_iter()
         .filter(|path| !is_hidden(path) && path.is_dir())
-        .map(|path| ProcessFolder { process: path.file_name().and_then(parse_process), path })
+        .map(|path| ProcessFolder {
+            process: path.file_name().and_then(parse_process),
+            path,
+        })
         .collect();
     folders.sort_by(|a, b| (a.process, &a.path).cmp(&(b.process, &b.path)));
     Ok(folders)
@@ -43,7 +46,10 @@ pub(crate) fn segments(folder: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// Unfinished segments of a folder.
 pub(crate) fn unfinished(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    Ok(entries(folder)?.into_iter().filter(|path| is_hidden(path) && path.is_file()).collect())
+    Ok(entries(folder)?
+        .into_iter()
+        .filter(|path| is_hidden(path) && path.is_file())
+        .collect())
 }
 
 /// A file and what its footer says.
@@ -63,7 +69,10 @@ pub(crate) fn row_count(path: &Path) -> Result<u64, ParquetError> {
 /// `4711-86213`, as guests name their folders and files.
 pub(crate) fn parse_process(name: &OsStr) -> Option<ProcessId> {
     let (pid, start_ticks) = name.to_str()?.split_once('-')?;
-    Some(ProcessId { pid: pid.parse().ok()?, start_ticks: start_ticks.parse().ok()? })
+    Some(ProcessId {
+        pid: pid.parse().ok()?,
+        start_ticks: start_ticks.parse().ok()?,
+    })
 }
 
 /// The inverse of [`parse_process`].
@@ -104,9 +113,19 @@ mod tests {
 
     #[test]
     fn process_names_go_both_ways() {
-        let id = ProcessId { pid: 4711, start_ticks: 86213 };
+        let id = ProcessId {
+            pid: 4711,
+            start_ticks: 86213,
+        };
         assert_eq!(parse_process(OsStr::new(&process_name(id))), Some(id));
-        for wrong in ["4711", "4711-", "-1", "a-b", "1-2-3", OsStr::from_bytes(b"1-\xff").to_string_lossy().as_ref()] {
+        for wrong in [
+            "4711",
+            "4711-",
+            "-1",
+            "a-b",
+            "1-2-3",
+            OsStr::from_bytes(b"1-\xff").to_string_lossy().as_ref(),
+        ] {
             assert_eq!(parse_process(OsStr::new(wrong)), None, "{wrong}");
         }
     }
@@ -117,15 +136,27 @@ mod tests {
         let folder = session.path().join("kernels/7-9");
         fs::create_dir_all(&folder).unwrap();
         fs::create_dir_all(session.path().join("kernels/.10-11.tmp")).unwrap();
-        for name in ["000002.parquet", "000001.parquet", ".000003.parquet", ".000004.parquet.tmp", "notes.txt"] {
+        for name in [
+            "000002.parquet",
+            "000001.parquet",
+            ".000003.parquet",
+            ".000004.parquet.tmp",
+            "notes.txt",
+        ] {
             fs::write(folder.join(name), "12").unwrap();
         }
         let folders = process_folders(session.path(), "kernels").unwrap();
         assert_eq!(
             folders,
-            [ProcessFolder { path: folder.clone(), process: Some(ProcessId { pid: 7, start_ticks: 9 }) }]
+            [ProcessFolder {
+                path: folder.clone(),
+                process: Some(ProcessId { pid: 7, start_ticks: 9 })
+            }]
         );
-        assert_eq!(segments(&folder).unwrap(), [folder.join("000001.parquet"), folder.join("000002.parquet")]);
+        assert_eq!(
+            segments(&folder).unwrap(),
+            [folder.join("000001.parquet"), folder.join("000002.parquet")]
+        );
         assert_eq!(unfinished(&folder).unwrap().len(), 2);
         assert_eq!(disk_bytes(session.path()), 10);
         assert!(process_folders(session.path(), "memcpys").unwrap().is_empty());

@@ -33,7 +33,11 @@ impl Session {
     pub fn list(sessions: &SessionsDir) -> Result<Vec<Listed>, SessionError> {
         let mut listed: Vec<_> = folders(sessions)?
             .into_iter()
-            .map(|(id, path)| Listed { session: Self::load(&path), id, path })
+            .map(|(id, path)| Listed {
+                session: Self::load(&path),
+                id,
+                path,
+            })
             .filter(|listed| is_session(&listed.path))
             .collect();
         listed.sort_by_key(|listed| {
@@ -70,9 +74,15 @@ fn refuse_running(id: &str, path: &Path) -> Result<(), SessionError> {
     if live.is_empty() {
         return Ok(());
     }
-    debug_assert!(*session.life() != Life::Recovered, "a session with live processes is not recovered");
+    debug_assert!(
+        *session.life() != Life::Recovered,
+        "a session with live processes is not recovered"
+    );
     let pids: Vec<_> = live.iter().map(|process| process.pid.to_string()).collect();
-    Err(SessionError::Running { id: id.to_owned(), who: format!("pid {}", pids.join(", ")) })
+    Err(SessionError::Running {
+        id: id.to_owned(),
+        who: format!("pid {}", pids.join(", ")),
+    })
 }
 
 fn remove_all(path: &Path) -> Result<(), SessionError> {
@@ -146,15 +156,27 @@ fn name_of(path: &Path) -> String {
 
 fn not_found(sessions: &SessionsDir, wanted: &str, all: &[(String, PathBuf)]) -> SessionError {
     const SHOWN: usize = 8;
-    let alike = |id: &str| id.bytes().zip(wanted.to_ascii_lowercase().bytes()).take_while(|(a, b)| a == b).count();
+    let alike = |id: &str| {
+        id.bytes()
+            .zip(wanted.to_ascii_lowercase().bytes())
+            .take_while(|(a, b)| a == b)
+            .count()
+    };
     let mut ids: Vec<_> = all.iter().map(|(id, _)| id.as_str()).collect();
     ids.sort_by_key(|id| std::cmp::Reverse(alike(id)));
     let hint = if ids.is_empty() {
         ": there are none yet, `colonel run -- CMD` makes one".to_owned()
     } else if let Some(more) = ids.len().checked_sub(SHOWN).filter(|&more| more > 0) {
-        format!(" (there are {} and {more} more: `colonel list`)", ids[..SHOWN].join(", "))
+        format!(
+            " (there are {} and {more} more: `colonel list`)",
+            ids[..SHOWN].join(", ")
+        )
     } else {
         format!(" (there are {})", ids.join(", "))
     };
-    SessionError::NotFound { id: wanted.to_owned(), dir: sessions.shown().to_owned(), hint }
+    SessionError::NotFound {
+        id: wanted.to_owned(),
+        dir: sessions.shown().to_owned(),
+        hint,
+    }
 }

@@ -32,12 +32,18 @@ impl Gathered {
         manifest.processes = self.processes;
         manifest.rows = self.rows;
         manifest.losses = self.losses;
-        manifest.problems.retain(|old| !self.problems.iter().any(|new| new.code == old.code));
+        manifest
+            .problems
+            .retain(|old| !self.problems.iter().any(|new| new.code == old.code));
         manifest.problems.extend(self.problems);
     }
 
     fn problem(&mut self, code: &str, message: String) {
-        self.problems.push(Problem { code: code.to_owned(), message, time_ns: now_ns() });
+        self.problems.push(Problem {
+            code: code.to_owned(),
+            message,
+            time_ns: now_ns(),
+        });
     }
 }
 
@@ -65,7 +71,10 @@ pub(crate) fn gather(session: &Path, local: bool, progress: ProgressSink<'_>) ->
 }
 
 fn id_of(process: &Process) -> ProcessId {
-    ProcessId { pid: process.pid, start_ticks: process.start_ticks }
+    ProcessId {
+        pid: process.pid,
+        start_ticks: process.start_ticks,
+    }
 }
 
 fn read_processes(session: &Path, gathered: &mut Gathered) -> Result<(), SessionError> {
@@ -94,7 +103,9 @@ fn read_processes(session: &Path, gathered: &mut Gathered) -> Result<(), Session
             ),
         }
     }
-    gathered.processes.sort_by_key(|process| (process.started_ns, process.pid, process.start_ticks));
+    gathered
+        .processes
+        .sort_by_key(|process| (process.started_ns, process.pid, process.start_ticks));
     Ok(())
 }
 
@@ -141,7 +152,9 @@ fn judge_process(session: &Path, index: usize, local: bool, counted: &Counted, g
     let process = gathered.processes[index].clone();
     let id = id_of(&process);
     let mut own_losses = process.losses.clone();
-    own_losses.iter_mut().for_each(|loss| loss.pid = loss.pid.or(Some(process.pid)));
+    own_losses
+        .iter_mut()
+        .for_each(|loss| loss.pid = loss.pid.or(Some(process.pid)));
     gathered.losses.extend(own_losses);
     let mut sealed = process.rows.clone();
     if process.ended_ns.is_none() {
@@ -162,7 +175,9 @@ fn judge_cut_off(
     sealed: &mut BTreeMap<String, u64>,
     gathered: &mut Gathered,
 ) {
-    let path = session.join(PROCESSES_DIR).join(format!("{}.progress", files::process_name(id_of(process))));
+    let path = session
+        .join(PROCESSES_DIR)
+        .join(format!("{}.progress", files::process_name(id_of(process))));
     let Ok(text) = fs::read(&path) else {
         if process.state == ProcessState::Capturing {
             gathered.problem("process_cut_off", cut_off(process, None));
@@ -217,7 +232,10 @@ fn cut_off(process: &Process, lost: Option<u64>) -> String {
 
 /// Written in place and padded; cut short where the process died in the middle.
 fn parse_progress(text: &[u8]) -> Option<Progress> {
-    let end = text.iter().rposition(|&byte| byte != 0 && !byte.is_ascii_whitespace())? + 1;
+    let end = text
+        .iter()
+        .rposition(|&byte| byte != 0 && !byte.is_ascii_whitespace())?
+        + 1;
     serde_json::from_slice(&text[..end]).ok()
 }
 
@@ -230,7 +248,9 @@ fn modified_ns(path: &Path) -> Option<i64> {
 fn note_missing_rows(process: &Process, counted: &Counted, sealed: &BTreeMap<String, u64>, gathered: &mut Gathered) {
     for (table, &said) in sealed {
         let found = counted.rows.get(table).copied().unwrap_or(0);
-        let Some(count) = said.checked_sub(found).filter(|&count| count > 0) else { continue };
+        let Some(count) = said.checked_sub(found).filter(|&count| count > 0) else {
+            continue;
+        };
         let time_ns = process.ended_ns.unwrap_or_else(now_ns);
         gathered.losses.push(Loss {
             pid: Some(process.pid),
@@ -243,7 +263,10 @@ fn note_missing_rows(process: &Process, counted: &Counted, sealed: &BTreeMap<Str
         if !counted.broken.contains_key(table) {
             gathered.problem(
                 "table_file_missing",
-                format!("`{table}` of process {} holds {found} rows, but {said} were sealed: a file is gone", process.pid),
+                format!(
+                    "`{table}` of process {} holds {found} rows, but {said} were sealed: a file is gone",
+                    process.pid
+                ),
             );
         }
     }
@@ -258,7 +281,10 @@ fn note_orphan(id: Option<ProcessId>, counted: &Counted, gathered: &mut Gathered
     let name = files::process_name(id);
     gathered.problem(
         "process_file_missing",
-        format!("there are rows of process {}, but no `{PROCESSES_DIR}/{name}.json`: its losses are unknown", id.pid),
+        format!(
+            "there are rows of process {}, but no `{PROCESSES_DIR}/{name}.json`: its losses are unknown",
+            id.pid
+        ),
     );
 }
 

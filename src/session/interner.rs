@@ -22,23 +22,47 @@ impl Interner {
     /// The array's keys, as keys of the common dictionary.
     pub(crate) fn intern(&mut self, array: &ArrayRef) -> Result<Int32Array, ArrowError> {
         let wrong = || ArrowError::SchemaError(format!("a text column is {}", array.data_type()));
-        let array = array.as_any().downcast_ref::<DictionaryArray<Int32Type>>().ok_or_else(wrong)?;
-        let known = self.last.as_ref().is_some_and(|(values, _)| Arc::ptr_eq(values, array.values()));
+        let array = array
+            .as_any()
+            .downcast_ref::<DictionaryArray<Int32Type>>()
+            .ok_or_else(wrong)?;
+        let known = self
+            .last
+            .as_ref()
+            .is_some_and(|(values, _)| Arc::ptr_eq(values, array.values()));
         if !known {
-            let texts = array.values().as_any().downcast_ref::<StringArray>().ok_or_else(wrong)?;
-            let map = texts.iter().map(|text| self.id(text.unwrap_or_default())).collect::<Result<_, _>>()?;
+            let texts = array
+                .values()
+                .as_any()
+                .downcast_ref::<StringArray>()
+                .ok_or_else(wrong)?;
+            let map = texts
+                .iter()
+                .map(|text| self.id(text.unwrap_or_default()))
+                .collect::<Result<_, _>>()?;
             self.last = Some((Arc::clone(array.values()), map));
         }
         let map = self.last.as_ref().map_or(&[][..], |(_, map)| map);
         // A null's key may be anything, also beyond the dictionary.
-        Ok(array.keys().unary(|key| usize::try_from(key).ok().and_then(|key| map.get(key)).copied().unwrap_or(0)))
+        Ok(array.keys().unary(|key| {
+            usize::try_from(key)
+                .ok()
+                .and_then(|key| map.get(key))
+                .copied()
+                .unwrap_or(0)
+        }))
     }
 
     /// Keys of the common dictionary with that dictionary.
     pub(crate) fn resolve(&mut self, keys: Int32Array) -> Result<ArrayRef, ArrowError> {
         let texts = &self.texts;
-        let values = self.snapshot.get_or_insert_with(|| Arc::new(StringArray::from_iter_values(texts)));
-        Ok(Arc::new(DictionaryArray::try_new(keys, Arc::clone(values) as ArrayRef)?))
+        let values = self
+            .snapshot
+            .get_or_insert_with(|| Arc::new(StringArray::from_iter_values(texts)));
+        Ok(Arc::new(DictionaryArray::try_new(
+            keys,
+            Arc::clone(values) as ArrayRef,
+        )?))
     }
 
     fn id(&mut self, text: &str) -> Result<i32, ArrowError> {
@@ -65,13 +89,20 @@ mod tests {
     #[test]
     fn dictionaries_become_one() {
         let mut interner = Interner::default();
-        let first = interner.intern(&array(&[Some("a"), Some("b"), None, Some("a")])).unwrap();
+        let first = interner
+            .intern(&array(&[Some("a"), Some("b"), None, Some("a")]))
+            .unwrap();
         let second = interner.intern(&array(&[Some("c"), Some("b")])).unwrap();
         let resolve = |interner: &mut Interner, keys: &Int32Array| -> Vec<Option<String>> {
             let array = interner.resolve(keys.clone()).unwrap();
             let array = array.as_any().downcast_ref::<DictionaryArray<Int32Type>>().unwrap();
             assert_eq!(array.values().len(), 3);
-            array.downcast_dict::<StringArray>().unwrap().into_iter().map(|text| text.map(str::to_owned)).collect()
+            array
+                .downcast_dict::<StringArray>()
+                .unwrap()
+                .into_iter()
+                .map(|text| text.map(str::to_owned))
+                .collect()
         };
         let text = |text: &str| Some(text.to_owned());
         assert_eq!(resolve(&mut interner, &first), [text("a"), text("b"), None, text("a")]);

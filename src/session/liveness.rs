@@ -12,7 +12,10 @@ pub fn start_ticks(pid: u32) -> Option<u64> {
 /// This process.
 pub fn own_id() -> Option<ProcessId> {
     let pid = std::process::id();
-    Some(ProcessId { pid, start_ticks: start_ticks(pid)? })
+    Some(ProcessId {
+        pid,
+        start_ticks: start_ticks(pid)?,
+    })
 }
 
 /// Whether the process still runs. A zombie does not: it will write nothing more.
@@ -34,7 +37,10 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
     let after_name = text.iter().rposition(|&byte| byte == b')')? + 1;
     let mut fields = std::str::from_utf8(&text[after_name..]).ok()?.split_ascii_whitespace();
     let ended = matches!(fields.next()?, "Z" | "X" | "x");
-    Some(Stat { ended, start_ticks: fields.nth(18)?.parse().ok()? })
+    Some(Stat {
+        ended,
+        start_ticks: fields.nth(18)?.parse().ok()?,
+    })
 }
 
 /// A main thread that ended before the others shows as a zombie, though the process runs on.
@@ -49,7 +55,8 @@ mod tests {
 
     #[test]
     fn names_with_spaces_and_parentheses_parse() {
-        let text = b"4711 (a) b) (c) S 1 4711 4711 0 -1 4194560 1 0 0 0 5 6 0 0 20 0 3 0 86213 1000 10 18446744073709551615\n";
+        let text =
+            b"4711 (a) b) (c) S 1 4711 4711 0 -1 4194560 1 0 0 0 5 6 0 0 20 0 3 0 86213 1000 10 18446744073709551615\n";
         let stat = parse_stat(text).unwrap();
         assert_eq!((stat.ended, stat.start_ticks), (false, 86213));
         assert!(parse_stat(b"4711 (cut off) S 1").is_none());
@@ -70,7 +77,10 @@ mod tests {
         child.kill().unwrap();
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
         while is_alive(child.id(), ticks) {
-            assert!(std::time::Instant::now() < deadline, "the killed child still counts as alive");
+            assert!(
+                std::time::Instant::now() < deadline,
+                "the killed child still counts as alive"
+            );
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
         child.wait().unwrap();

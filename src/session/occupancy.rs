@@ -69,7 +69,11 @@ impl Device {
 
     /// A warp lives in one of the SM's partitions and has its registers there.
     fn blocks_by_registers(&self, launch: Launch, warps: u64) -> Option<u64> {
-        let partitions = if (self.compute_major, self.compute_minor) == (6, 0) { 2 } else { 4 };
+        let partitions = if (self.compute_major, self.compute_minor) == (6, 0) {
+            2
+        } else {
+            4
+        };
         let per_warp = (launch.registers_per_thread * self.warp_size).next_multiple_of(REGISTER_UNIT);
         if per_warp == 0 {
             return Some(u64::MAX);
@@ -81,7 +85,11 @@ impl Device {
     fn blocks_by_shared_memory(&self, launch: Launch) -> Option<u64> {
         let unit = if self.compute_major >= 8 { 128 } else { 256 };
         let per_block = (launch.shared_bytes_per_block + self.reserved_shared_bytes_per_block).next_multiple_of(unit);
-        Some(if per_block == 0 { u64::MAX } else { self.shared_bytes_per_sm / per_block })
+        Some(if per_block == 0 {
+            u64::MAX
+        } else {
+            self.shared_bytes_per_sm / per_block
+        })
     }
 }
 
@@ -106,11 +114,16 @@ mod tests {
     };
 
     fn launch(threads_per_block: u64, registers_per_thread: u64, shared_bytes_per_block: u64) -> Launch {
-        Launch { threads_per_block, registers_per_thread, shared_bytes_per_block }
+        Launch {
+            threads_per_block,
+            registers_per_thread,
+            shared_bytes_per_block,
+        }
     }
 
     fn blocks(threads: u64, registers: u64, shared: u64) -> Option<u64> {
-        H100.occupancy(launch(threads, registers, shared)).map(|occupancy| occupancy.blocks_per_sm)
+        H100.occupancy(launch(threads, registers, shared))
+            .map(|occupancy| occupancy.blocks_per_sm)
     }
 
     #[test]
@@ -151,7 +164,10 @@ mod tests {
 
     #[test]
     fn a_device_that_says_nothing_gives_nothing() {
-        let silent = Device { max_threads_per_sm: 0, ..H100 };
+        let silent = Device {
+            max_threads_per_sm: 0,
+            ..H100
+        };
         assert_eq!(silent.occupancy(launch(256, 32, 0)), None);
         let silent = Device { warp_size: 0, ..H100 };
         assert_eq!(silent.occupancy(launch(256, 32, 0)), None);

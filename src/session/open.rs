@@ -39,9 +39,17 @@ impl Session {
             return Err(SessionError::NotASession(path.to_owned()));
         }
         let mut session = match read_manifest(path) {
-            Ok(manifest) => Self { path: path.to_owned(), life: Life::Ended, manifest },
+            Ok(manifest) => Self {
+                path: path.to_owned(),
+                life: Life::Ended,
+                manifest,
+            },
             Err(error @ SessionError::TooNew { .. }) => return Err(error),
-            Err(error) => Self { path: path.to_owned(), life: Life::Ended, manifest: stand_in(path, &error) },
+            Err(error) => Self {
+                path: path.to_owned(),
+                life: Life::Ended,
+                manifest: stand_in(path, &error),
+            },
         };
         if session.manifest.state == SessionState::Running {
             session.gather()?;
@@ -84,9 +92,21 @@ impl Session {
         if !self.is_local() {
             return Vec::new();
         }
-        let guests = self.manifest.processes.iter().filter(|process| process.ended_ns.is_none());
-        let guests = guests.map(|process| ProcessId { pid: process.pid, start_ticks: process.start_ticks });
-        self.manifest.launcher.into_iter().chain(guests).filter(|id| is_alive(id.pid, id.start_ticks)).collect()
+        let guests = self
+            .manifest
+            .processes
+            .iter()
+            .filter(|process| process.ended_ns.is_none());
+        let guests = guests.map(|process| ProcessId {
+            pid: process.pid,
+            start_ticks: process.start_ticks,
+        });
+        self.manifest
+            .launcher
+            .into_iter()
+            .chain(guests)
+            .filter(|id| is_alive(id.pid, id.start_ticks))
+            .collect()
     }
 
     fn gather(&mut self) -> Result<(), SessionError> {
@@ -100,9 +120,10 @@ impl Session {
         self.life = Life::Recovered;
         self.manifest.problems.push(Problem {
             code: "not_sealed_by_launcher".to_owned(),
-            message: "colonel's launcher ended before it could seal this session (killed?): put together from what its \
+            message:
+                "colonel's launcher ended before it could seal this session (killed?): put together from what its \
                       processes left"
-                .to_owned(),
+                    .to_owned(),
             time_ns: now_ns(),
         });
         Ok(())
@@ -127,11 +148,19 @@ struct Head {
 fn read_manifest(path: &Path) -> Result<Manifest, SessionError> {
     let file = path.join(SESSION_FILE);
     let text = fs::read(&file).map_err(SessionError::io("read", &file))?;
-    let json = |source| SessionError::Json { path: file.clone(), source };
+    let json = |source| SessionError::Json {
+        path: file.clone(),
+        source,
+    };
     let head: Head = serde_json::from_slice(&text).map_err(json)?;
     if head.format.major > FORMAT.major {
         let Format { major, minor } = head.format;
-        return Err(SessionError::TooNew { id: head.id, major, minor, colonel: head.colonel });
+        return Err(SessionError::TooNew {
+            id: head.id,
+            major,
+            minor,
+            colonel: head.colonel,
+        });
     }
     serde_json::from_slice(&text).map_err(json)
 }
@@ -172,7 +201,12 @@ fn stand_in(path: &Path, error: &SessionError) -> Manifest {
 
 /// The folder's own age: the `processes` folder is made with it and keeps the time of the last guest's start at most.
 fn created_ns(path: &Path) -> i64 {
-    let modified = fs::metadata(path.join(PROCESSES_DIR)).or_else(|_| fs::metadata(path)).and_then(|m| m.modified());
-    let since = modified.ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    let modified = fs::metadata(path.join(PROCESSES_DIR))
+        .or_else(|_| fs::metadata(path))
+        .and_then(|m| m.modified());
+    let since = modified
+        .ok()
+        .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
+        .unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -73,7 +73,11 @@ impl Part {
             .with_projection(mask)
             .with_batch_size(BATCH_ROWS)
             .build()?;
-        Ok(PartReader { reader, columns, wanted: Arc::clone(wanted) })
+        Ok(PartReader {
+            reader,
+            columns,
+            wanted: Arc::clone(wanted),
+        })
     }
 }
 
@@ -191,8 +195,12 @@ fn file_parts(path: &Path, process: Option<ProcessId>, footer: ArrowReaderMetada
 pub fn wanted_schema(table: &str, columns: &[&str]) -> SchemaRef {
     let table: Option<Table> = tables::all().into_iter().find(|known| known.name == table);
     let fields = columns.iter().map(|name| {
-        let column = table.as_ref().and_then(|table| table.columns.iter().find(|column| column.name == *name));
-        let Some(column) = column else { panic!("no column `{name}` in the table") };
+        let column = table
+            .as_ref()
+            .and_then(|table| table.columns.iter().find(|column| column.name == *name));
+        let Some(column) = column else {
+            panic!("no column `{name}` in the table")
+        };
         Field::new(column.name, column.data_type.clone(), true)
     });
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
@@ -210,7 +218,12 @@ pub struct Scan {
 impl Scan {
     /// Streams the given parts.
     pub fn new(parts: Parts, wanted: SchemaRef) -> Self {
-        Self { wanted, parts: parts.parts.into(), current: None, problems: parts.problems }
+        Self {
+            wanted,
+            parts: parts.parts.into(),
+            current: None,
+            problems: parts.problems,
+        }
     }
 
     /// Files left out so far, wholly or from some row on. Complete once the iterator has ended.
@@ -250,7 +263,14 @@ pub(crate) fn problem(path: &Path, error: &dyn std::fmt::Display) -> Problem {
     let (code, message) = if path.exists() {
         ("table_file_broken", broken_file(path, error))
     } else {
-        (SESSION_CHANGED, format!("`{}` went away while it was read", path.display()))
+        (
+            SESSION_CHANGED,
+            format!("`{}` went away while it was read", path.display()),
+        )
     };
-    Problem { code: code.to_owned(), message, time_ns: now_ns() }
+    Problem {
+        code: code.to_owned(),
+        message,
+        time_ns: now_ns(),
+    }
 }

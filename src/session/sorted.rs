@@ -38,7 +38,14 @@ impl SortedScan {
             parts.sort_by_key(|part| part.start_range().map_or(i64::MIN, |(min, _)| min));
         }
         let interners = wanted.fields().iter().map(|_| Interner::default()).collect();
-        Self { wanted, start, interners, parts: parts.into(), carry: None, problems }
+        Self {
+            wanted,
+            start,
+            interners,
+            parts: parts.into(),
+            carry: None,
+            problems,
+        }
     }
 
     /// Files that could not be read, wholly or from some row on.
@@ -101,7 +108,12 @@ impl SortedScan {
             DataType::Dictionary(..) => interner.resolve(column.as_primitive().clone() as Int32Array),
             _ => Ok(column),
         };
-        let columns: Result<_, _> = rows.into_iter().zip(fields).zip(&mut self.interners).map(resolve).collect();
+        let columns: Result<_, _> = rows
+            .into_iter()
+            .zip(fields)
+            .zip(&mut self.interners)
+            .map(resolve)
+            .collect();
         RecordBatch::try_new(Arc::clone(&self.wanted), columns?)
     }
 
@@ -111,7 +123,8 @@ impl SortedScan {
         if starts.is_sorted() {
             return Ok(rows);
         }
-        let count = u32::try_from(starts.len()).map_err(|_| ArrowError::ComputeError("too many rows at once".into()))?;
+        let count =
+            u32::try_from(starts.len()).map_err(|_| ArrowError::ComputeError("too many rows at once".into()))?;
         let mut order: Vec<u32> = (0..count).collect();
         order.sort_by_key(|&row| starts[row as usize]);
         let order = UInt32Array::from(order);
@@ -120,7 +133,9 @@ impl SortedScan {
 
     /// Rows before everything that is still to come, and the rest.
     fn split(&self, rows: Vec<ArrayRef>) -> (Option<Vec<ArrayRef>>, Option<Vec<ArrayRef>>) {
-        let (Some(start), Some(next)) = (self.start, self.parts.front()) else { return (Some(rows), None) };
+        let (Some(start), Some(next)) = (self.start, self.parts.front()) else {
+            return (Some(rows), None);
+        };
         let horizon = next.start_range().map_or(i64::MIN, |(min, _)| min);
         let starts = rows[start].as_primitive::<Int64Type>().values();
         let ready = starts.partition_point(|&start| start < horizon);

@@ -27,7 +27,13 @@ pub struct SyntheticGuest {
 impl SyntheticGuest {
     /// A process with one open window. Its start time is none that a living process has.
     pub fn new(session: &Path, pid: u32) -> Self {
-        let window = Window { number: 1, start_ns: 0, end_ns: None, trigger: "process".to_owned(), name: None };
+        let window = Window {
+            number: 1,
+            start_ns: 0,
+            end_ns: None,
+            trigger: "process".to_owned(),
+            name: None,
+        };
         let process = Process {
             format: FORMAT,
             pid,
@@ -50,12 +56,19 @@ impl SyntheticGuest {
             problems: Vec::new(),
             control: None,
         };
-        Self { session: session.to_owned(), segments: BTreeMap::new(), process }
+        Self {
+            session: session.to_owned(),
+            segments: BTreeMap::new(),
+            process,
+        }
     }
 
     /// The process's name in folders and files.
     pub fn name(&self) -> String {
-        process_name(ProcessId { pid: self.process.pid, start_ticks: self.process.start_ticks })
+        process_name(ProcessId {
+            pid: self.process.pid,
+            start_ticks: self.process.start_ticks,
+        })
     }
 
     /// Seals the collected rows into the table's next segment.
@@ -69,7 +82,9 @@ impl SyntheticGuest {
         let path = folder.join(format!("{number:06}.parquet"));
         *self.process.rows.entry(table.name.to_owned()).or_default() += builder.len() as u64;
         let level = ZstdLevel::try_new(1).map_err(std::io::Error::other)?;
-        let properties = WriterProperties::builder().set_compression(Compression::ZSTD(level)).build();
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(level))
+            .build();
         let schema = table.arrow_schema();
         let batch = RecordBatch::try_new(schema.clone(), builder.finish()).map_err(std::io::Error::other)?;
         let mut writer = ArrowWriter::try_new(File::create(&path)?, schema, Some(properties))?;
@@ -86,7 +101,10 @@ impl SyntheticGuest {
 
     /// Writes what came and what was sealed.
     pub fn write_progress(&self, progress: &Progress) -> std::io::Result<()> {
-        let path = self.session.join(PROCESSES_DIR).join(format!("{}.progress", self.name()));
+        let path = self
+            .session
+            .join(PROCESSES_DIR)
+            .join(format!("{}.progress", self.name()));
         fs::write(path, format!("{:<400}\n", serde_json::to_string(progress)?))
     }
 

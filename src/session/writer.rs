@@ -47,7 +47,10 @@ impl SessionWriter {
         let (id, path) = create_folder(sessions.path())?;
         let processes = path.join(PROCESSES_DIR);
         fs::create_dir(&processes).map_err(SessionError::io("create", &processes))?;
-        let writer = Self { path, manifest: first_manifest(id, new) };
+        let writer = Self {
+            path,
+            manifest: first_manifest(id, new),
+        };
         writer.write()?;
         Ok(writer)
     }
@@ -74,7 +77,11 @@ impl SessionWriter {
 
     /// Notes what could not be had; the next write or the sealing puts it on disk.
     pub fn add_problem(&mut self, code: &str, message: impl Into<String>) {
-        self.manifest.problems.push(Problem { code: code.to_owned(), message: message.into(), time_ns: now_ns() });
+        self.manifest.problems.push(Problem {
+            code: code.to_owned(),
+            message: message.into(),
+            time_ns: now_ns(),
+        });
     }
 
     /// Replaces `session.json` in one step, so that a reader sees the old or the new one whole.
@@ -125,7 +132,9 @@ fn create_folder(sessions: &Path) -> Result<(String, PathBuf), SessionError> {
 fn random_id() -> Result<String, SessionError> {
     const SOURCE: &str = "/dev/urandom";
     let mut bytes = [0; 4];
-    File::open(SOURCE).and_then(|mut file| file.read_exact(&mut bytes)).map_err(SessionError::io("read", SOURCE))?;
+    File::open(SOURCE)
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .map_err(SessionError::io("read", SOURCE))?;
     Ok(format!("{:08x}", u32::from_ne_bytes(bytes)))
 }
 
@@ -158,17 +167,27 @@ fn first_manifest(id: String, new: NewSession) -> Manifest {
 
 /// The machine that this process runs on.
 pub(crate) fn this_host() -> Host {
-    let read = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+    let read = |path: &str| {
+        fs::read_to_string(path)
+            .map(|text| text.trim().to_owned())
+            .unwrap_or_default()
+    };
     let cpus = std::thread::available_parallelism().map_or(0, |count| u32::try_from(count.get()).unwrap_or(u32::MAX));
-    Host { name: read("/proc/sys/kernel/hostname"), kernel: read("/proc/sys/kernel/osrelease"), cpus }
+    Host {
+        name: read("/proc/sys/kernel/hostname"),
+        kernel: read("/proc/sys/kernel/osrelease"),
+        cpus,
+    }
 }
 
 /// Writes `folder/name` as JSON under a dot name, on disk, then renames it.
 pub(crate) fn write_json<T: Serialize>(folder: &Path, name: &str, value: &T) -> Result<(), SessionError> {
     let path = folder.join(name);
     let temporary = folder.join(format!(".{name}.tmp"));
-    let mut text =
-        serde_json::to_vec_pretty(value).map_err(|source| SessionError::Json { path: path.clone(), source })?;
+    let mut text = serde_json::to_vec_pretty(value).map_err(|source| SessionError::Json {
+        path: path.clone(),
+        source,
+    })?;
     text.push(b'\n');
     let written = File::create(&temporary)
         .and_then(|mut file| {
@@ -199,10 +218,18 @@ mod tests {
     #[test]
     fn a_new_session_has_its_folder_and_file_at_once() {
         let (_folder, sessions) = sessions();
-        let new = NewSession { command: vec!["./a.out".to_owned()], ..NewSession::default() };
+        let new = NewSession {
+            command: vec!["./a.out".to_owned()],
+            ..NewSession::default()
+        };
         let writer = SessionWriter::create(&sessions, new).unwrap();
         assert_eq!(writer.id().len(), 8);
-        assert!(writer.id().bytes().all(|byte| byte.is_ascii_hexdigit() && !byte.is_ascii_uppercase()));
+        assert!(
+            writer
+                .id()
+                .bytes()
+                .all(|byte| byte.is_ascii_hexdigit() && !byte.is_ascii_uppercase())
+        );
         assert_eq!(writer.path(), sessions.path().join(writer.id()));
         assert!(writer.path().join(PROCESSES_DIR).is_dir());
         let text = fs::read(writer.path().join(SESSION_FILE)).unwrap();
@@ -219,7 +246,10 @@ mod tests {
         let mut writer = SessionWriter::create(&sessions, NewSession::default()).unwrap();
         writer.add_problem("no_gpu", "no GPU");
         writer.write().unwrap();
-        let mut names: Vec<_> = fs::read_dir(writer.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let mut names: Vec<_> = fs::read_dir(writer.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
         names.sort();
         assert_eq!(names, [PROCESSES_DIR, SESSION_FILE]);
     }
@@ -238,7 +268,12 @@ mod tests {
         let file = folder.path().join("file");
         fs::write(&file, "").unwrap();
         let sessions = SessionsDir::resolve(Some(&file.join("sessions"))).unwrap();
-        let error = SessionWriter::create(&sessions, NewSession::default()).unwrap_err().to_string();
-        assert!(error.starts_with("create `") && error.contains("file/sessions`"), "{error}");
+        let error = SessionWriter::create(&sessions, NewSession::default())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("create `") && error.contains("file/sessions`"),
+            "{error}"
+        );
     }
 }
