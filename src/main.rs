@@ -1,3 +1,7 @@
 //! The command `colonel`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    colonel::cli::main(std::env::args_os())
+}

@@ -1,1 +1,17 @@
-//! Questions answered over a session: kernel summary, memcpys, idle time.
+//! Questions answered over a session: kernel summary, copies, idle time.
+//!
+//! Each is a fold over record batches: one pass, memory that grows with the distinct names and durations, not with the
+//! rows. [`SessionSummary`] runs all of them.
+
+mod columns;
+mod durations;
+mod idle;
+mod kernels;
+mod summary;
+mod transfers;
+
+pub use durations::{DurationCounts, DurationStats};
+pub use idle::{DeviceTime, IdleFold};
+pub use kernels::{KernelFold, KernelGroup, LaunchShape};
+pub use summary::{DeviceSummary, KernelSummary, SessionSummary, WindowSummary};
+pub use transfers::{CopyFold, Transfer};

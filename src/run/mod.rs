@@ -1,1 +1,27 @@
-//! The launcher.
+//! The launcher: makes the session, starts the command with the guest in it, passes signals on, waits, seals.
+//!
+//! It meets the guest in the environment's names and the session's files only.
+
+mod command;
+pub mod control;
+pub mod environment;
+mod error;
+pub mod evaluators;
+pub mod flavors;
+mod gpus;
+pub mod guest;
+mod launch;
+mod progress;
+pub mod runtime;
+pub mod settings;
+mod signals;
+pub mod sim;
+mod summary;
+mod witness;
+pub(crate) mod words;
+
+pub use error::{RunError, exit_code};
+pub use launch::{Launch, Outcome};
+pub use settings::{Choice, Gate, GateBy, Settings, Trace};
+pub use signals::Signals;
+pub use summary::{JSON_VERSION, ProblemSummary, ProcessSummary, Summary, Surroundings};

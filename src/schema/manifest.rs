@@ -67,6 +67,9 @@ pub struct Session {
     /// The machine.
     #[serde(default)]
     pub host: Host,
+    /// Who writes this file, while the session runs.
+    #[serde(default)]
+    pub launcher: Option<ProcessId>,
     /// How the command ended.
     #[serde(default)]
     pub exit: Option<Exit>,
@@ -105,6 +108,15 @@ pub struct Host {
     pub kernel: String,
     /// CPUs online.
     pub cpus: u32,
+}
+
+/// What names a process of a machine for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ProcessId {
+    /// Process id.
+    pub pid: u32,
+    /// Start time in clock ticks since boot, as in /proc/PID/stat.
+    pub start_ticks: u64,
 }
 
 /// How the command ended.

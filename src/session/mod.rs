@@ -1,1 +1,35 @@
 //! Sessions on disk: create, open, seal, compact, recover, list, remove.
+//!
+//! The launcher holds a [`SessionWriter`] and alone writes `session.json`; readers hold a [`Session`] and never write
+//! into tables.
+
+mod annotate;
+mod compact;
+mod devices;
+mod dir;
+mod error;
+mod files;
+mod find;
+mod gather;
+mod interner;
+mod liveness;
+pub mod occupancy;
+mod open;
+mod progress;
+mod scan;
+mod seal;
+mod sorted;
+#[doc(hidden)]
+pub mod synthetic;
+pub(crate) mod writer;
+
+pub use devices::{Devices, KnownDevice};
+pub use dir::{DEFAULT_SESSIONS_DIR, SessionsDir};
+pub use error::SessionError;
+pub use find::{LATEST, Listed};
+pub use liveness::{is_alive, own_id, start_ticks};
+pub use open::{Life, Session};
+pub use progress::{Phase, ProgressSink};
+pub use scan::{Part, Parts, SESSION_CHANGED, Scan, wanted_schema};
+pub use sorted::SortedScan;
+pub use writer::{NewSession, SessionWriter, now_ns};

@@ -1,0 +1,222 @@
+//! How long a GPU worked: the union of its kernels, copies and fills in a window. Rows must come in order of start.
+
+use std::collections::BTreeMap;
+
+use arrow_array::RecordBatch;
+use serde::Serialize;
+
+use crate::analysis::columns::{i64s, u32s};
+use crate::schema::manifest::Problem;
+use crate::session::SortedScan;
+
+/// Work of one process on one device in one window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct DeviceTime {
+    /// First start, Unix ns.
+    pub first_ns: i64,
+    /// Last end, Unix ns.
+    pub last_ns: i64,
+    /// Time in which anything ran, ns.
+    pub busy_ns: i64,
+    /// Longest time between two pieces of work in which nothing ran, ns.
+    pub longest_gap_ns: i64,
+}
+
+impl DeviceTime {
+    fn new(start: i64, end: i64) -> Self {
+        Self {
+            first_ns: start,
+            last_ns: end,
+            busy_ns: end - start,
+            longest_gap_ns: 0,
+        }
+    }
+
+    fn add(&mut self, start: i64, end: i64) {
+        self.longest_gap_ns = self.longest_gap_ns.max(start - self.last_ns);
+        // Rows come in order of start, so all that is new lies after the latest end.
+        self.busy_ns += (end - start.max(self.last_ns)).max(0);
+        self.last_ns = self.last_ns.max(end);
+    }
+
+    /// Takes in the time of another stretch that does not overlap.
+    pub(crate) fn append(&mut self, other: Self) {
+        self.first_ns = self.first_ns.min(other.first_ns);
+        self.last_ns = self.last_ns.max(other.last_ns);
+        self.busy_ns += other.busy_ns;
+        self.longest_gap_ns = self.longest_gap_ns.max(other.longest_gap_ns);
+    }
+}
+
+/// Process, device, window.
+pub(crate) type Place = (u32, u32, u32);
+
+/// The fold over all tables of work at once.
+#[derive(Debug, Default)]
+pub struct IdleFold {
+    times: BTreeMap<Place, DeviceTime>,
+    /// The place that the last row was of, kept out of the map: rows come in long runs.
+    current: Option<(Place, DeviceTime)>,
+}
+
+impl IdleFold {
+    /// Columns of `kernels`, `memcpys` and `memsets` that the scans must have, in this order.
+    pub const COLUMNS: [&str; 5] = ["start_ns", "end_ns", "pid", "device_id", "window"];
+    /// The tables.
+    pub const TABLES: [&str; 3] = ["kernels", "memcpys", "memsets"];
+
+    /// Folds streams that are each in order of start. Gives the files that could not be read.
+    pub fn add_all(&mut self, scans: impl IntoIterator<Item = SortedScan>) -> Vec<Problem> {
+        let mut streams: Vec<_> = scans.into_iter().map(Stream::new).collect();
+        while let Some(first) = (0..streams.len())
+            .filter(|&i| streams[i].head().is_some())
+            .min_by_key(|&i| streams[i].head())
+        {
+            let others = streams.iter().enumerate().filter(|&(index, _)| index != first);
+            let limit = others.filter_map(|(_, stream)| stream.head()).min().unwrap_or(i64::MAX);
+            self.add_until(&mut streams[first], limit);
+        }
+        streams.into_iter().flat_map(Stream::into_problems).collect()
+    }
+
+    /// Rows of one stream up to the start of the next row of another one.
+    fn add_until(&mut self, stream: &mut Stream, limit: i64) {
+        let Some(batch) = &stream.batch else { return };
+        let (starts, ends) = (i64s(batch, 0), i64s(batch, 1));
+        let (pids, devices, windows) = (u32s(batch, 2), u32s(batch, 3), u32s(batch, 4));
+        let mut row = stream.row;
+        while row < starts.len() && starts[row] <= limit {
+            self.add(
+                (pids[row], devices[row], windows[row]),
+                starts[row],
+                ends[row].max(starts[row]),
+            );
+            row += 1;
+        }
+        stream.advance_to(row);
+    }
+
+    fn add(&mut self, place: Place, start: i64, end: i64) {
+        if let Some((current, time)) = &mut self.current
+            && *current == place
+        {
+            time.add(start, end);
+            return;
+        }
+        if let Some((left, time)) = self.current.take() {
+            self.times.insert(left, time);
+        }
+        let time = match self.times.get(&place) {
+            Some(time) => {
+                let mut time = *time;
+                time.add(start, end);
+                time
+            }
+            None => DeviceTime::new(start, end),
+        };
+        self.current = Some((place, time));
+    }
+
+    /// By process, device and window.
+    pub fn finish(mut self) -> BTreeMap<Place, DeviceTime> {
+        self.times.extend(self.current.take());
+        self.times
+    }
+}
+
+struct Stream {
+    scan: SortedScan,
+    batch: Option<RecordBatch>,
+    row: usize,
+    errors: Vec<Problem>,
+}
+
+impl Stream {
+    fn new(scan: SortedScan) -> Self {
+        let mut stream = Self {
+            scan,
+            batch: None,
+            row: 0,
+            errors: Vec::new(),
+        };
+        stream.advance_to(0);
+        stream
+    }
+
+    fn head(&self) -> Option<i64> {
+        self.batch.as_ref().map(|batch| i64s(batch, 0)[self.row])
+    }
+
+    fn advance_to(&mut self, row: usize) {
+        self.row = row;
+        while self.batch.as_ref().is_none_or(|batch| self.row >= batch.num_rows()) {
+            self.row = 0;
+            match self.scan.next() {
+                Some(Ok(batch)) => self.batch = Some(batch),
+                Some(Err(error)) => self.errors.push(Problem {
+                    code: "table_file_broken".to_owned(),
+                    message: format!("part of a table could not be sorted: {error}"),
+                    time_ns: crate::session::now_ns(),
+                }),
+                None => {
+                    self.batch = None;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn into_problems(self) -> Vec<Problem> {
+        self.errors.into_iter().chain(self.scan.into_problems()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn folded(rows: &[(Place, i64, i64)]) -> BTreeMap<Place, DeviceTime> {
+        let mut fold = IdleFold::default();
+        rows.iter().for_each(|&(place, start, end)| fold.add(place, start, end));
+        fold.finish()
+    }
+
+    #[test]
+    fn overlap_counts_once_and_gaps_not_at_all() {
+        let place = (1, 0, 1);
+        let times = folded(&[
+            (place, 0, 10),
+            (place, 2, 5),
+            (place, 8, 20),
+            (place, 50, 60),
+            (place, 60, 61),
+        ]);
+        let time = DeviceTime {
+            first_ns: 0,
+            last_ns: 61,
+            busy_ns: 31,
+            longest_gap_ns: 30,
+        };
+        assert_eq!(times[&place], time);
+    }
+
+    proptest! {
+        #[test]
+        fn busy_equals_the_marked_nanoseconds(
+            mut rows in prop::collection::vec((0..2u32, 0..2u32, 0..200i64, 0..20i64), 0..60)
+        ) {
+            rows.sort_by_key(|row| row.2);
+            let rows: Vec<_> = rows.iter().map(|&(device, window, start, length)| ((1, device, window), start, start + length)).collect();
+            let times = folded(&rows);
+            for (place, time) in times {
+                let mut marked = [false; 220];
+                let mine = rows.iter().filter(|row| row.0 == place);
+                for &(_, start, end) in mine {
+                    (start..end).for_each(|ns| marked[usize::try_from(ns).unwrap()] = true);
+                }
+                prop_assert_eq!(time.busy_ns, i64::try_from(marked.iter().filter(|&&busy| busy).count()).unwrap());
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! `colonel run`: a command, profiled.
+
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::CommandFactory as _;
+use clap::error::ErrorKind;
+
+use super::Cli;
+use super::sessions_dir::SessionsDirArgs;
+use crate::run::evaluators::EvaluatorKind;
+use crate::run::flavors::{FLAVORS, Flavor};
+use crate::run::{Choice, Gate, GateBy, Launch, Outcome, RunError, Settings, Summary, Trace};
+use crate::schema::env as variables;
+
+/// Run a command and record what it does on the GPU
+///
+/// The command's output and exit code are its own. colonel speaks on stderr, when the command has ended.
+#[derive(Debug, clap::Args)]
+#[command(override_usage = "colonel run [OPTIONS] -- CMD [ARGS]...")]
+pub struct Args {
+    /// Name for the session
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Kind of workload, a set of defaults: `generic`, or `vllm` (gate `profiler`)
+    #[arg(long, value_name = "FLAVOR", default_value = "generic", value_parser = parse_flavor)]
+    flavor: &'static Flavor,
+    /// What opens a window: `process` (its whole life), `profiler` (cudaProfilerStart and Stop), or `manual`
+    /// (`colonel start` and `stop`) [default: the flavor's]
+    #[arg(long, value_name = "GATE", value_parser = Gate::parse)]
+    gate: Option<Gate>,
+    /// How cudaProfilerStart is seen: `preload` (costs nothing), `callback` (sees also a static cudart and handles
+    /// from ctypes or cuda-python, and makes CUDA graph launches dearer), or `auto`
+    #[arg(long, value_name = "HOW", default_value = "auto", value_parser = GateBy::parse)]
+    gate_by: GateBy,
+    /// Open the window only this long after its trigger, such as `5s` or `1min 30s`
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    after: Option<Duration>,
+    /// Close the window after this long
+    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    window: Option<Duration>,
+    /// Record more: `api` (calls of the CUDA runtime and driver)
+    #[arg(long, value_name = "KINDS", value_delimiter = ',', value_parser = Trace::parse)]
+    trace: Vec<Trace>,
+    /// Which profiler: `cupti` (colonel's own) or `auto`
+    #[arg(long, value_name = "EVALUATOR", default_value = "auto", value_parser = EvaluatorKind::parse_name)]
+    evaluator: EvaluatorKind,
+    /// Run the command in this folder; other paths stay relative to the current one
+    #[arg(short = 'C', long, value_name = "DIR")]
+    cwd: Option<PathBuf>,
+    /// Put gpu-sim's stand-ins in front of the CUDA libraries: no GPU is needed
+    #[arg(long)]
+    sim: bool,
+    /// Leave the tables as they were written, without sorting and merging them
+    #[arg(long)]
+    no_analyze: bool,
+    /// Write the summary as JSON to this file
+    #[arg(long, value_name = "FILE", value_parser = parse_json_file)]
+    json: Option<PathBuf>,
+    /// Take the place of another tool's `CUDA_INJECTION64_PATH`
+    #[arg(long)]
+    replace_injection: bool,
+    #[command(flatten)]
+    sessions: SessionsDirArgs,
+    /// The command and its arguments
+    #[arg(trailing_var_arg = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if args.command.is_empty() {
+        let message = "no command to run; put it behind `--`, such as `colonel run -- python train.py`";
+        let mut command = Cli::command();
+        command.build();
+        let run = command.find_subcommand_mut("run").context("find the command `run`")?;
+        return Ok(super::error::usage(
+            &run.error(ErrorKind::MissingRequiredArgument, message),
+        ));
+    }
+    let launch = Launch::new(settings(args)?)?;
+    let json = args.json.as_deref().map(JsonFile::open).transpose()?;
+    let Outcome { exit_code, summary } = match launch.run() {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            json.inspect(JsonFile::give_up);
+            return Err(error.into());
+        }
+    };
+    match summary {
+        Ok(summary) => {
+            say(&summary.render(&show_option(args)));
+            if let Some(Err(error)) = json.map(|file| file.write(&summary)) {
+                say(&format!("colonel: {error:#}\n"));
+            }
+        }
+        Err(error) => {
+            json.inspect(JsonFile::give_up);
+            say(&format!("colonel: the session could not be sealed: {error}\n"));
+        }
+    }
+    Ok(ExitCode::from(exit_code))
+}
+
+fn settings(args: &Args) -> Result<Settings, RunError> {
+    Ok(Settings {
+        name: args.name.clone(),
+        flavor: args.flavor,
+        gate: args.gate.unwrap_or(args.flavor.gate),
+        gate_by: args.gate_by,
+        after: args.after,
+        window: args.window,
+        trace: args.trace.clone(),
+        evaluator: args.evaluator,
+        cwd: args.cwd.clone(),
+        sessions: args.sessions.resolve().map_err(|source| RunError::NoSession {
+            dir: args.sessions.sessions_dir.clone().unwrap_or_default().into(),
+            source,
+        })?,
+        sim: args.sim,
+        analyze: !args.no_analyze,
+        replace_injection: args.replace_injection,
+        command: args.command.clone(),
+    })
+}
+
+/// What `colonel show` must be told to find the session: nothing where the variable or the default does.
+fn show_option(args: &Args) -> String {
+    match &args.sessions.sessions_dir {
+        Some(dir) if !dir.is_empty() && std::env::var_os(variables::SESSIONS_DIR).as_ref() != Some(dir) => {
+            format!(" --sessions-dir {}", dir.display())
+        }
+        _ => String::new(),
+    }
+}
+
+fn say(text: &str) {
+    // A closed stderr is no reason to fail.
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+fn parse_flavor(name: &str) -> Result<&'static Flavor, String> {
+    Flavor::named(name).ok_or_else(|| {
+        let known: Vec<&str> = FLAVORS.iter().map(|flavor| flavor.name).collect();
+        format!("unknown flavor `{name}` (known: {})", known.join(", "))
+    })
+}
+
+fn parse_json_file(path: &str) -> Result<PathBuf, String> {
+    if path == "-" {
+        return Err("stdout is the command's: name a file".to_owned());
+    }
+    Ok(PathBuf::from(path))
+}
+
+/// The file for the summary, opened before the command starts: a wrong path is told at once, not after an hour.
+#[derive(Debug)]
+struct JsonFile {
+    path: PathBuf,
+    file: std::fs::File,
+    made: bool,
+}
+
+impl JsonFile {
+    fn open(path: &Path) -> Result<Self, RunError> {
+        let made = !path.exists();
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)
+            .map_err(|source| RunError::NoJson {
+                path: path.to_owned(),
+                source,
+            })?;
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            made,
+        })
+    }
+
+    fn write(mut self, summary: &Summary) -> anyhow::Result<()> {
+        let context = || format!("failed to write the summary to `{}`", self.path.display());
+        let json = summary.to_json().with_context(context)?;
+        self.file
+            .set_len(0)
+            .and_then(|()| self.file.write_all(json.as_bytes()))
+            .with_context(context)
+    }
+
+    /// Leaves no empty file behind.
+    fn give_up(&self) {
+        if self.made {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}

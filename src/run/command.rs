@@ -1,0 +1,190 @@
+//! Starts the command, and words why it could not be started.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+
+use nix::sys::signal::SigSet;
+
+use super::RunError;
+use super::environment::Environment;
+
+/// Starts the command with the caller's signal mask, its three streams inherited.
+pub(crate) fn spawn(
+    words: &[OsString],
+    cwd: Option<&Path>,
+    environment: &Environment,
+    mask: SigSet,
+) -> Result<Child, RunError> {
+    let program = words.first().map(OsString::as_os_str).unwrap_or_default();
+    let mut command = Command::new(program);
+    command.args(words.iter().skip(1));
+    if let Some(cwd) = cwd {
+        command.current_dir(cwd);
+    }
+    environment.apply(&mut command);
+    // SAFETY: setting the thread's signal mask is async-signal-safe and touches no memory of the parent.
+    unsafe { command.pre_exec(move || mask.thread_set_mask().map_err(io::Error::from)) };
+    command.spawn().map_err(|error| {
+        let path = environment
+            .get("PATH")
+            .map(OsStr::to_owned)
+            .or_else(|| env::var_os("PATH"));
+        explain(program, error, cwd, path.as_deref())
+    })
+}
+
+/// From what exec said and what is on disk to what the user can do about it.
+fn explain(program: &OsStr, error: io::Error, cwd: Option<&Path>, path: Option<&OsStr>) -> RunError {
+    let found = locate(program, cwd, path);
+    let not_executable = |reason: String| RunError::NotExecutable {
+        program: program.to_owned(),
+        reason,
+    };
+    match (error.raw_os_error(), found) {
+        (Some(libc::ENOENT), None) => RunError::NotFound {
+            program: program.to_owned(),
+            hint: not_found_hint(program),
+        },
+        (Some(libc::ENOENT | libc::ENOTDIR), Some(found)) => not_executable(missing_interpreter(&found)),
+        (Some(libc::ENOTDIR), None) => RunError::NotFound {
+            program: program.to_owned(),
+            hint: "a part of its path is not a folder".to_owned(),
+        },
+        (Some(libc::EACCES), Some(found)) => not_executable(no_access(&found)),
+        (Some(libc::EACCES), None) => not_executable("a folder on its path can't be entered".to_owned()),
+        (Some(libc::E2BIG), _) => {
+            not_executable("its arguments and environment are longer than the system takes".to_owned())
+        }
+        (Some(libc::ENOEXEC | libc::ETXTBSY | libc::ELOOP | libc::ENAMETOOLONG), _) => {
+            not_executable(error.to_string())
+        }
+        _ if error.kind() == io::ErrorKind::InvalidInput => {
+            not_executable("the command or one of its arguments holds a NUL byte".to_owned())
+        }
+        _ => RunError::System {
+            action: "start the command",
+            source: error,
+        },
+    }
+}
+
+fn not_found_hint(program: &OsStr) -> String {
+    if program.as_bytes().contains(&b'/') {
+        "there is no such file".to_owned()
+    } else if Path::new(program).is_file() {
+        // The most common slip: `colonel run -- a.out`.
+        format!(
+            "it is not on the PATH; the one in this folder is `./{}`",
+            program.display()
+        )
+    } else {
+        "it is not on the PATH".to_owned()
+    }
+}
+
+/// The file that exec tried: the path itself, or the first of that name on the PATH.
+fn locate(program: &OsStr, cwd: Option<&Path>, path: Option<&OsStr>) -> Option<PathBuf> {
+    let base = cwd.unwrap_or(Path::new(""));
+    if program.as_bytes().contains(&b'/') {
+        return Some(base.join(program)).filter(|file| file.exists());
+    }
+    let files: Vec<PathBuf> = env::split_paths(path?)
+        .map(|folder| base.join(folder).join(program))
+        .filter(|file| file.is_file())
+        .collect();
+    files.iter().find(|file| is_executable(file)).or(files.first()).cloned()
+}
+
+fn is_executable(file: &Path) -> bool {
+    file.metadata()
+        .is_ok_and(|metadata| metadata.permissions().mode() & 0o111 != 0)
+}
+
+fn no_access(found: &Path) -> String {
+    if found.is_dir() {
+        return format!("`{}` is a folder", found.display());
+    }
+    if is_executable(found) {
+        return format!(
+            "`{}` is not ours to execute (or lies on a file system mounted noexec)",
+            found.display()
+        );
+    }
+    match shebang(found) {
+        Some(interpreter) => format!(
+            "`{0}` is not executable; `chmod +x {0}`, or start it as `{1} {0}`",
+            found.display(),
+            interpreter.display()
+        ),
+        None => format!("`{0}` is not executable; `chmod +x {0}`", found.display()),
+    }
+}
+
+fn missing_interpreter(found: &Path) -> String {
+    match shebang(found) {
+        Some(interpreter) => format!(
+            "its interpreter `{}`, named in the first line of `{}`, does not exist",
+            interpreter.display(),
+            found.display()
+        ),
+        None => format!(
+            "the dynamic linker that `{}` names does not exist here",
+            found.display()
+        ),
+    }
+}
+
+/// What the first line `#!…` names.
+fn shebang(file: &Path) -> Option<PathBuf> {
+    const LONGEST: u64 = 256;
+    let mut line = Vec::new();
+    BufReader::new(File::open(file).ok()?)
+        .take(LONGEST)
+        .read_until(b'\n', &mut line)
+        .ok()?;
+    let rest = line.strip_prefix(b"#!")?.trim_ascii();
+    let end = rest.iter().position(u8::is_ascii_whitespace).unwrap_or(rest.len());
+    Some(PathBuf::from(OsStr::from_bytes(&rest[..end]))).filter(|path| !path.as_os_str().is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn the_first_line_names_the_interpreter() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join("script");
+        for (text, expected) in [
+            ("#!/usr/bin/env python3\n", Some("/usr/bin/env")),
+            ("#! /opt/py\n", Some("/opt/py")),
+            ("#!\n", None),
+            ("echo\n", None),
+        ] {
+            fs::write(&file, text).unwrap();
+            assert_eq!(shebang(&file), expected.map(PathBuf::from), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_on_the_path_that_can_be_executed_goes_before_one_that_cannot() {
+        let temp = tempfile::tempdir().unwrap();
+        let (first, second) = (temp.path().join("a"), temp.path().join("b"));
+        for folder in [&first, &second] {
+            fs::create_dir(folder).unwrap();
+            fs::write(folder.join("tool"), "").unwrap();
+        }
+        fs::set_permissions(second.join("tool"), fs::Permissions::from_mode(0o755)).unwrap();
+        let path = env::join_paths([&first, &second]).unwrap();
+        assert_eq!(locate(OsStr::new("tool"), None, Some(&path)), Some(second.join("tool")));
+        assert_eq!(locate(OsStr::new("other"), None, Some(&path)), None);
+    }
+}

@@ -1,0 +1,270 @@
+//! One run from the first check to the sealed session.
+
+use std::env;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, ExitStatus};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use super::environment::{Environment, Inherited, LD_LIBRARY_PATH};
+use super::error::killed_by;
+use super::evaluators::{CuptiEvaluator, Evaluator, EvaluatorKind};
+use super::gpus::gpus;
+use super::guest::program_folder;
+use super::progress::Progress;
+use super::runtime::RuntimeFolder;
+use super::summary::{Summary, Surroundings};
+use super::{RunError, Settings, Signals, command, sim};
+use crate::schema::manifest::{Exit, PROCESSES_DIR, Problem, Process, ProcessState, Session as Manifest};
+use crate::session::{NewSession, Session, SessionError, SessionWriter, is_alive};
+
+/// How long processes that outlive the command may take to finish.
+const PATIENCE: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_millis(20);
+
+/// A run that is ready to start.
+#[derive(Debug)]
+pub struct Launch {
+    settings: Settings,
+    signals: Signals,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The command's own code, or 128+N.
+    pub exit_code: u8,
+    /// What to say; or why the session could not be sealed.
+    pub summary: Result<Summary, SessionError>,
+}
+
+impl Launch {
+    /// Takes the signals. To be called while the process has one thread.
+    pub fn new(settings: Settings) -> Result<Self, RunError> {
+        let signals = Signals::listen().map_err(|source| RunError::System {
+            action: "listen to signals",
+            source,
+        })?;
+        Ok(Self { settings, signals })
+    }
+
+    /// Runs the command and seals its session. An error means that the command was not started.
+    pub fn run(mut self) -> Result<Outcome, RunError> {
+        let inherited: Inherited<'_> = &|name| env::var_os(name);
+        let settings = &self.settings;
+        if let Some(path) = &settings.cwd {
+            fs::read_dir(path).map_err(|source| RunError::NoCwd {
+                path: path.clone(),
+                source,
+            })?;
+        }
+        let evaluator: Box<dyn Evaluator> = match settings.evaluator {
+            EvaluatorKind::Cupti => Box::new(CuptiEvaluator::new(settings.replace_injection, inherited)?),
+        };
+        let session =
+            SessionWriter::create(&settings.sessions, new_session(settings, evaluator.name())).map_err(|source| {
+                RunError::NoSession {
+                    dir: settings.sessions.shown().to_owned(),
+                    source,
+                }
+            })?;
+        match start(
+            settings,
+            &*evaluator,
+            session.path(),
+            session.id(),
+            inherited,
+            &mut self.signals,
+        ) {
+            Ok((child, runtime)) => Ok(self.finish(child, runtime, session, &*evaluator)),
+            Err(error) => {
+                // Nothing ran: a session of nothing would only be in the way.
+                let _ = fs::remove_dir_all(session.path());
+                Err(error)
+            }
+        }
+    }
+
+    fn finish(
+        mut self,
+        mut child: Child,
+        runtime: RuntimeFolder,
+        mut session: SessionWriter,
+        evaluator: &dyn Evaluator,
+    ) -> Outcome {
+        let exit = match self.signals.wait(&mut child) {
+            Ok(status) => status,
+            Err(error) => {
+                session.add_problem("wait_failed", format!("the command could not be waited for: {error}"));
+                ExitStatus::from_raw(0)
+            }
+        };
+        let hurry = self.signals.into_hurry();
+        let exit_code = match (exit.code(), exit.signal()) {
+            (Some(code), _) => u8::try_from(code).unwrap_or(u8::MAX),
+            (None, signal) => killed_by(signal.unwrap_or_default()),
+        };
+        let mut progress = Progress::new();
+        let running = wait_for_others(session.path(), &hurry, &mut progress);
+        let exit = Exit {
+            code: exit.code(),
+            signal: exit.signal(),
+        };
+        let sealed = session.seal(Some(exit), &mut |phase, done, whole| {
+            progress.report(phase.verb(), done, whole)
+        });
+        progress.clear();
+        let around = Surroundings {
+            path: session.path().to_owned(),
+            shown: self.settings.sessions.shown().join(session.id()),
+            exit_code,
+            ..Surroundings::default()
+        };
+        let summary = sealed.map(|()| {
+            let manifest = if self.settings.analyze && running.is_empty() {
+                compact(session, &hurry, progress)
+            } else {
+                session.manifest().clone()
+            };
+            summarise(&manifest, around, evaluator)
+        });
+        drop(runtime);
+        Outcome { exit_code, summary }
+    }
+}
+
+fn new_session(settings: &Settings, evaluator: &str) -> NewSession {
+    let cwd = env::current_dir().unwrap_or_default();
+    let cwd = settings.cwd.as_ref().map_or(cwd.clone(), |folder| cwd.join(folder));
+    NewSession {
+        name: settings.name.clone(),
+        command: settings
+            .command
+            .iter()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect(),
+        cwd: cwd.to_string_lossy().into_owned(),
+        evaluator: evaluator.to_owned(),
+        flavor: settings.flavor.name.to_owned(),
+        gate: settings.gate.name().to_owned(),
+        trace: settings.trace.iter().map(|trace| trace.name().to_owned()).collect(),
+        simulated: settings.sim,
+    }
+}
+
+fn start(
+    settings: &Settings,
+    evaluator: &dyn Evaluator,
+    session: &Path,
+    id: &str,
+    inherited: Inherited<'_>,
+    signals: &mut Signals,
+) -> Result<(Child, RuntimeFolder), RunError> {
+    let runtime = RuntimeFolder::create(id)?;
+    let mut environment = Environment::default();
+    environment.tell_guest(settings, session, runtime.path());
+    evaluator.environment(settings, &runtime, inherited, &mut environment)?;
+    if settings.sim {
+        let folder = program_folder()?;
+        environment.prepend(LD_LIBRARY_PATH, &sim::prepare(&runtime, &folder)?, inherited);
+        // For `colonel run --sim -- colonel-sim …`.
+        environment.prepend("PATH", &folder, inherited);
+    }
+    if let Some(signal) = signals.ended_before_start() {
+        return Err(RunError::Interrupted { signal });
+    }
+    let child = command::spawn(&settings.command, settings.cwd.as_deref(), &environment, signals.mask())?;
+    Ok((child, runtime))
+}
+
+/// Waits a moment for processes of the session that outlive the command; returns those that still run.
+fn wait_for_others(session: &Path, hurry: &AtomicBool, progress: &mut Progress) -> Vec<u32> {
+    let started = Instant::now();
+    loop {
+        let running = running(session);
+        let waited = started.elapsed();
+        if running.is_empty() || waited >= PATIENCE || hurry.load(Ordering::Relaxed) {
+            return running;
+        }
+        let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        progress.report(
+            "waiting for processes that outlive the command",
+            milliseconds(waited),
+            milliseconds(PATIENCE),
+        );
+        std::thread::sleep(POLL);
+    }
+}
+
+/// Processes whose guest has not finished and that are alive.
+fn running(session: &Path) -> Vec<u32> {
+    let Ok(entries) = fs::read_dir(session.join(PROCESSES_DIR)) else {
+        return Vec::new();
+    };
+    let files = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "json") && !is_hidden(path));
+    files
+        .filter_map(|path| serde_json::from_slice::<Process>(&fs::read(path).ok()?).ok())
+        .filter(|process| process.ended_ns.is_none() && process.state != ProcessState::Ended)
+        .filter(|process| is_alive(process.pid, process.start_ticks))
+        .map(|process| process.pid)
+        .collect()
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name()
+        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
+/// Compacts on a thread of its own, so that a signal can leave it behind: what it does to the tables is atomic, and
+/// the session is sealed already.
+fn compact(mut session: SessionWriter, hurry: &Arc<AtomicBool>, mut progress: Progress) -> Manifest {
+    let mut sealed = session.manifest().clone();
+    let (send, receive) = mpsc::channel();
+    std::thread::spawn(move || {
+        let result = session.compact(&mut |phase, done, whole| progress.report(phase.verb(), done, whole));
+        progress.clear();
+        let manifest = session.manifest().clone();
+        let _ = send.send(result.map(|()| manifest));
+    });
+    let problem = loop {
+        match receive.recv_timeout(POLL) {
+            Ok(Ok(manifest)) => return manifest,
+            Ok(Err(error)) => break format!("the session is sealed but was not compacted: {error}"),
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                break "the session is sealed but was not compacted: compaction failed inside colonel".to_owned();
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) if hurry.load(Ordering::Relaxed) => {
+                break "the session is sealed; a signal came before it was compacted, which only makes it smaller"
+                    .to_owned();
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+        }
+    };
+    let time_ns = sealed.ended_ns.unwrap_or_default();
+    sealed.problems.push(Problem {
+        code: "not_compacted".to_owned(),
+        message: problem,
+        time_ns,
+    });
+    sealed
+}
+
+fn summarise(manifest: &Manifest, mut around: Surroundings, evaluator: &dyn Evaluator) -> Summary {
+    if let Ok(session) = Session::load(&around.path) {
+        around.bytes = session.disk_bytes();
+        around.gpus = gpus(&session);
+    }
+    around.why_no_kernels = if manifest.rows.get("kernels").copied().unwrap_or(0) == 0 {
+        evaluator.why_no_kernels(manifest)
+    } else {
+        None
+    };
+    Summary::new(manifest, around)
+}

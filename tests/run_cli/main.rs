@@ -1,0 +1,10 @@
+//! The launcher as users meet it: the real `colonel`, real commands, real signals, no GPU.
+
+#![allow(missing_docs, unreachable_pub, reason = "a test is its own documentation")]
+
+mod control;
+mod environment;
+mod exit_codes;
+mod session;
+mod signals;
+mod support;
