@@ -7,6 +7,7 @@ pub mod cbid;
 pub mod library;
 pub mod trace;
 
+use std::cell::Cell;
 use std::ffi::{c_char, c_void};
 use std::sync::atomic::{AtomicPtr, AtomicU32};
 
@@ -102,6 +103,22 @@ pub struct ApiCall {
     pub params: *const c_void,
     /// Name of the kernel if this is a launch, else null.
     pub symbol: *const c_char,
+    /// The tracer's own, kept from enter to exit.
+    pub scratch: Scratch,
+}
+
+/// What a tracer keeps during one call.
+#[repr(C)]
+#[derive(Default)]
+pub struct Scratch {
+    /// When the call began.
+    pub start_ns: Cell<u64>,
+    /// The word that CUPTI lends a subscriber from enter to exit.
+    pub correlation_data: Cell<u64>,
+    /// Correlation id of the call.
+    pub correlation: Cell<u32>,
+    /// 1 if the call is not nested in another one.
+    pub outermost: Cell<u32>,
 }
 
 /// Work for one stream: one operation, or all operations of a graph launch.

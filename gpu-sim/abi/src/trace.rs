@@ -4,7 +4,7 @@
 use std::ffi::{c_char, c_void};
 use std::sync::atomic::Ordering;
 
-use crate::{ApiCall, Hooks, Status, Tracer, status};
+use crate::{ApiCall, Hooks, Scratch, Status, Tracer, status};
 
 /// What is fixed about an API function.
 pub struct Function {
@@ -42,6 +42,7 @@ pub fn traced<P>(
         name: function.name.as_ptr().cast(),
         params: std::ptr::from_ref(params).cast::<c_void>(),
         symbol: symbol(),
+        scratch: Scratch::default(),
     };
     (tracer.enter)(&call);
     let result = status_of(body());

@@ -7,3 +7,7 @@
 mod api;
 mod driver;
 mod kernels;
+
+/// Tells a program that this is the stand-in: a real runtime has no such symbol.
+#[unsafe(no_mangle)]
+static colonel_sim_cudart: u32 = sim_abi::ABI;

@@ -1,1 +1,26 @@
-//! Stand-in, see gpu-sim/README.md.
+//! Stand-in for CUPTI, `libcupti.so.13`: see gpu-sim/README.md for what it plays and where it differs.
+//!
+//! - `version`, `faults`: what to play, from the environment
+//! - `driver`: finds the stand-in driver and hooks into it
+//! - `tracer`: what the driver tells us, turned into callbacks and records
+//! - `correlation`, `kinds`, `subscriber`: the state that this needs
+//! - `records`: the records themselves, in the bytes of the version played
+//! - `buffers`, `flush`: the client's buffers and the thread that hands them back
+//! - `takeover`: another client that takes the buffers over
+//! - `attributes`, `api`: the exported functions
+//!
+//! No lock is held while a client's callback runs.
+
+mod api;
+mod attributes;
+mod buffers;
+mod correlation;
+mod driver;
+mod faults;
+mod flush;
+mod kinds;
+mod records;
+mod subscriber;
+mod takeover;
+mod tracer;
+mod version;

@@ -1,0 +1,195 @@
+//! Which kinds of record are on, and for which graphs one that is off still records: with CUPTI 13.0 the first disable
+//! does not reach graphs that were instantiated while the kind was on; after one more enable and disable it does.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use cupti_sys::constants::{KIND_DRIVER, KIND_RUNTIME};
+
+const KINDS: usize = 64;
+
+/// Bit of a kind. All kinds are below 64.
+pub(crate) fn bit(kind: u32) -> u64 {
+    1 << (kind % KINDS as u32)
+}
+
+/// The state of one CUPTI.
+pub(crate) struct Kinds {
+    enabled: AtomicU64,
+    /// Kinds of which a graph outlives the first disable.
+    sticky: AtomicU64,
+    graphs: Mutex<Option<HashMap<u32, Graph>>>,
+}
+
+/// What a graph executable remembers of the time it was made.
+struct Graph {
+    /// Kinds that were on then and have not been off since.
+    untouched: u64,
+    /// Kinds that were disabled once since then, and not enabled again.
+    lingering: u64,
+}
+
+pub(crate) static KINDS_ENABLED: Kinds = Kinds::new();
+
+impl Kinds {
+    const fn new() -> Kinds {
+        Kinds { enabled: AtomicU64::new(0), sticky: AtomicU64::new(0), graphs: Mutex::new(None) }
+    }
+
+    fn with_graphs<R>(&self, use_them: impl FnOnce(&mut HashMap<u32, Graph>) -> R) -> R {
+        use_them(self.graphs.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
+    }
+
+    pub(crate) fn enable(&self, kind: u32) {
+        self.enabled.fetch_or(bit(kind), Ordering::AcqRel);
+        self.with_graphs(|graphs| graphs.values_mut().for_each(|graph| graph.lingering &= !bit(kind)));
+        self.sticky.fetch_and(!bit(kind), Ordering::AcqRel);
+    }
+
+    pub(crate) fn disable(&self, kind: u32, first_disable: bool) {
+        let was = self.enabled.fetch_and(!bit(kind), Ordering::AcqRel);
+        if was & bit(kind) == 0 {
+            return;
+        }
+        let lingering = self.with_graphs(|graphs| {
+            let mut any = false;
+            for graph in graphs.values_mut() {
+                if first_disable {
+                    graph.lingering |= graph.untouched & bit(kind);
+                    any |= graph.lingering & bit(kind) != 0;
+                }
+                graph.untouched &= !bit(kind);
+            }
+            any
+        });
+        if lingering {
+            self.sticky.fetch_or(bit(kind), Ordering::AcqRel);
+        }
+    }
+
+    pub(crate) fn disable_all(&self) {
+        self.enabled.store(0, Ordering::Release);
+        self.sticky.store(0, Ordering::Release);
+        self.with_graphs(HashMap::clear);
+    }
+
+    pub(crate) fn graph_created(&self, exec: u32) {
+        let untouched = self.enabled.load(Ordering::Acquire);
+        self.with_graphs(|graphs| graphs.insert(exec, Graph { untouched, lingering: 0 }));
+    }
+
+    pub(crate) fn graph_destroyed(&self, exec: u32) {
+        self.with_graphs(|graphs| graphs.remove(&exec));
+    }
+
+    pub(crate) fn is_enabled(&self, kind: u32) -> bool {
+        self.enabled.load(Ordering::Acquire) & bit(kind) != 0
+    }
+
+    /// Bits of the kinds to record for work of a graph executable (0: of no graph).
+    #[inline]
+    pub(crate) fn of_work(&self, exec: u32) -> u64 {
+        let enabled = self.enabled.load(Ordering::Acquire);
+        if exec == 0 || self.sticky.load(Ordering::Acquire) == 0 {
+            return enabled;
+        }
+        enabled | self.with_graphs(|graphs| graphs.get(&exec).map_or(0, |graph| graph.lingering))
+    }
+}
+
+/// API functions whose calls are recorded, or not, in spite of their kind: `cuptiActivityEnableDriverApi` and
+/// `cuptiActivityEnableRuntimeApi`. A bit for each callback id, those of one domain after the other.
+struct Functions {
+    on: [AtomicU64; 32],
+    off: [AtomicU64; 32],
+}
+
+static FUNCTIONS: Functions =
+    Functions { on: [const { AtomicU64::new(0) }; 32], off: [const { AtomicU64::new(0) }; 32] };
+
+fn place(domain: u32, cbid: u32) -> (usize, u64) {
+    let index = (domain % 2) * 1024 + cbid % 1024;
+    ((index / 64) as usize, 1 << (index % 64))
+}
+
+/// Turns the records of one function on or off.
+pub(crate) fn set_function(domain: u32, cbid: u32, enable: bool) {
+    let (word, bit) = place(domain, cbid);
+    let (to_set, to_clear) =
+        if enable { (&FUNCTIONS.on, &FUNCTIONS.off) } else { (&FUNCTIONS.off, &FUNCTIONS.on) };
+    to_set[word].fetch_or(bit, Ordering::AcqRel);
+    to_clear[word].fetch_and(!bit, Ordering::AcqRel);
+}
+
+/// The kind to record a call of this function with, None if it is not to be recorded.
+#[inline]
+pub(crate) fn of_call(kinds: &Kinds, domain: u32, cbid: u32) -> Option<u32> {
+    let kind = if domain == 1 { KIND_DRIVER } else { KIND_RUNTIME };
+    let (word, bit) = place(domain, cbid);
+    let is_set = |words: &[AtomicU64; 32]| words[word].load(Ordering::Acquire) & bit != 0;
+    let recorded = is_set(&FUNCTIONS.on) || (kinds.is_enabled(kind) && !is_set(&FUNCTIONS.off));
+    recorded.then_some(kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cupti_sys::constants::{KIND_CONCURRENT_KERNEL as KERNEL, KIND_MEMCPY};
+
+    fn records(kinds: &Kinds, exec: u32) -> bool {
+        kinds.of_work(exec) & bit(KERNEL) != 0
+    }
+
+    #[test]
+    fn the_first_disable_misses_graphs_made_while_the_kind_was_on() {
+        let kinds = Kinds::new();
+        kinds.enable(KERNEL);
+        kinds.graph_created(1);
+        kinds.disable(KERNEL, true);
+        assert!(records(&kinds, 1));
+        assert!(!records(&kinds, 0), "work of no graph stops");
+        kinds.graph_created(2);
+        assert!(!records(&kinds, 2), "a graph made while off stops");
+        kinds.disable(KERNEL, true);
+        assert!(records(&kinds, 1), "disabling what is off changes nothing");
+
+        kinds.enable(KERNEL);
+        assert!(records(&kinds, 1) && records(&kinds, 2));
+        kinds.disable(KERNEL, true);
+        assert!(!records(&kinds, 1) && !records(&kinds, 2), "one pair later all stop");
+    }
+
+    #[test]
+    fn without_the_quirk_the_first_disable_stops_all() {
+        let kinds = Kinds::new();
+        kinds.enable(KERNEL);
+        kinds.graph_created(1);
+        kinds.disable(KERNEL, false);
+        assert!(!records(&kinds, 1));
+    }
+
+    #[test]
+    fn kinds_do_not_mix_and_a_destroyed_graph_is_forgotten() {
+        let kinds = Kinds::new();
+        kinds.enable(KERNEL);
+        kinds.enable(KIND_MEMCPY);
+        kinds.graph_created(1);
+        kinds.disable(KIND_MEMCPY, true);
+        assert_eq!(kinds.of_work(1), bit(KERNEL) | bit(KIND_MEMCPY));
+        kinds.graph_destroyed(1);
+        assert_eq!(kinds.of_work(1), bit(KERNEL));
+    }
+
+    #[test]
+    fn a_function_may_be_recorded_without_its_kind_and_left_out_of_it() {
+        let kinds = Kinds::new();
+        assert_eq!(of_call(&kinds, 2, 311), None);
+        set_function(2, 311, true);
+        assert_eq!(of_call(&kinds, 2, 311), Some(KIND_RUNTIME));
+        assert_eq!(of_call(&kinds, 1, 311), None, "the other domain");
+        kinds.enable(KIND_RUNTIME);
+        set_function(2, 17, false);
+        assert_eq!([211, 17].map(|cbid| of_call(&kinds, 2, cbid)), [Some(KIND_RUNTIME), None]);
+    }
+}
