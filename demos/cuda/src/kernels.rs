@@ -41,9 +41,14 @@ impl Kernels {
 
     fn find(module: &Arc<CudaModule>, source: &'static str) -> Result<Self> {
         let function = |name: &str| {
-            module
+            let function = module
                 .load_function(name)
-                .with_context(|| format!("no kernel `{name}` in the module"))
+                .with_context(|| format!("no kernel `{name}` in the module"))?;
+            // Functions load lazily; asking for an attribute loads this one now, not in the middle of a capture.
+            function
+                .num_regs()
+                .with_context(|| format!("kernel `{name}` does not load"))?;
+            Ok::<_, anyhow::Error>(function)
         };
         Ok(Self {
             lcg: function(LCG)?,
