@@ -13,4 +13,5 @@ pub mod layouts;
 pub mod loader;
 mod mapped;
 pub mod names;
+mod record;
 pub mod records;

@@ -2,6 +2,8 @@
 //!
 //! Run: cargo test -p cupti-sys --test candidates
 
+#![expect(clippy::print_stdout, reason = "how the child process answers")]
+
 use cupti_sys::loader;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

@@ -4,6 +4,8 @@
 //! Run: cargo test -p cupti-sys --test loader
 //! Needs gcc.
 
+#![expect(clippy::print_stdout, reason = "how the child process answers")]
+
 use cupti_sys::loader;
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use std::ffi::OsString;
