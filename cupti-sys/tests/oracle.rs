@@ -47,6 +47,14 @@ fn cupti_13_1() {
     compare_in_child("13.1.115", "libcupti.so.13");
 }
 
+/// From 13.2 on the library answers only beside the driver, and says the size of each kind itself.
+#[test]
+#[ignore = "needs NVIDIA's driver, a GPU is not used"]
+fn cupti_13_3_and_13_5_beside_the_driver() {
+    compare_in_child("13.3.75", "libcupti.so.13");
+    compare_in_child("13.5.25", "libcupti.so.13");
+}
+
 fn compare_in_child(release: &str, file: &str) {
     let library = wheels::cupti(release).join("lib").join(file);
     assert!(library.is_file(), "no `{}`", library.display());
@@ -75,6 +83,7 @@ fn compare_in_child(release: &str, file: &str) {
 fn compare_with_library() {
     let Some(path) = std::env::var_os(LIBRARY) else { return };
     let oracle = Oracle::load(Path::new(&path));
+    oracle.compare_struct_sizes();
     oracle.compare_strides();
     oracle.compare_walks_over_mixed_buffers();
     oracle.compare_where_walks_stop();
@@ -89,6 +98,10 @@ struct Oracle {
 
 impl Oracle {
     fn load(path: &Path) -> Self {
+        // SAFETY: NVIDIA's driver, where there is one.
+        if let Ok(driver) = unsafe { Library::open(Some("libcuda.so.1"), RTLD_NOW | RTLD_LOCAL) } {
+            std::mem::forget(driver);
+        }
         // SAFETY: NVIDIA's library, from its wheel.
         let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }.expect("the library loads");
         // SAFETY: it is a libcupti, and the next line keeps it.
@@ -117,6 +130,27 @@ impl Oracle {
                 return (offsets, result);
             }
             offsets.push(record.addr() - buffer.as_ptr().addr());
+        }
+    }
+
+    /// The sizes that the library itself gives, since 13.2.
+    fn compare_struct_sizes(&self) {
+        let Some(get_size) = self.functions.cuptiActivityGetStructSize else {
+            assert!(self.api_version < API_VERSION_13_2);
+            return;
+        };
+        for kind in 1..64 {
+            let mut size = 0;
+            // SAFETY: the function writes the size.
+            let result = unsafe { get_size(kind, 0, &raw mut size) };
+            if result == SUCCESS || record_size(kind, self.api_version).is_some() {
+                assert_eq!(
+                    record_size(kind, self.api_version),
+                    Some(size),
+                    "kind {kind}: {}",
+                    result_name(result)
+                );
+            }
         }
     }
 
