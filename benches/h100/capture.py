@@ -77,13 +77,16 @@ class Capture:
     def compare(self, session: Session, kineto: list[dict]) -> dict:
         frame = session.table("kernels", ["window", "name", "mangled_name", "stream_id", "correlation_id", *SHAPE])
         names = {name: common.demangle(name) for name in frame["mangled_name"].unique()}
+        mangled_by_kineto = {n: n for n in names if len(n) > 1024}  # it leaves longer ones as they are
         ours_named = dict(zip(frame["mangled_name"], frame["name"], strict=True))
         differing = {n: [ours_named[n], names[n]] for n in names if ours_named[n] != names[n]}
         same = []
         examples = []
         for index, window in enumerate(kineto):
             part = frame[frame["window"] == index + 1]
-            shapes = zip(part["mangled_name"].map(names), *(part[column] for column in SHAPE), strict=True)
+            shapes = zip(
+                part["mangled_name"].map(names | mangled_by_kineto), *(part[column] for column in SHAPE), strict=True
+            )
             ours = collections.Counter(json.dumps([name, *map(int, shape)]) for name, *shape in shapes)
             theirs = collections.Counter(window["kernels"])
             same.append(ours == theirs)
@@ -96,7 +99,8 @@ class Capture:
             "same_as_torch_profiler": all(same) and len(same) == 3,
             "differences": examples[:6],
             "distinct_names": len(names),
-            "names_written_otherwise": differing,
+            "names_written_otherwise": len(differing),
+            "examples_ours_and_libstdc++": list(differing.values())[:3],
             "streams": {int(k): int(v) for k, v in frame["stream_id"].value_counts().items()},
             "kineto_streams": [window["streams"] for window in kineto],
             **copies,
@@ -327,56 +331,51 @@ class Capture:
     def manual(self) -> dict:
         """`colonel start --for 1s` from another process, in a running one."""
         sessions = self.colonel.sessions_dir()
-        command = self.colonel.command(
-            sessions, ["--gate", "manual"], [*LOOP, "--plan", "idle:graph:1x7000", "--gate", "none"]
-        )
-        environment = {**os.environ, **self.colonel.environment()}
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
-        answers = []
-        deadline = time.monotonic() + 40
-        control = [str(self.colonel.bin / "colonel")]
-        while time.monotonic() < deadline and process.poll() is None:
-            answer = run([*control, "start", "latest", "--for", "1s", "--sessions-dir", str(sessions)], 10)
-            answers.append({"code": answer.code, "out": (answer.out + answer.err)[-200:]})
-            if answer.code == 0:
-                break
-            time.sleep(0.25)
+        command = self.colonel.command(sessions, ["--gate", "manual"], [*LOOP, "--serve", "--gate", "none"])
+        served = common.Served(command, self.colonel.environment(), sessions.parent / "manual.log")
         try:
-            out, err = process.communicate(timeout=40)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            out, err = process.communicate()
+            served.read(90)  # ready
+            served.ask("idle:graph:1x50")
+            control = [str(self.colonel.bin / "colonel"), "start", "latest", "--for", "1s"]
+            answer = run([*control, "--sessions-dir", str(sessions)], 15)
+            served.ask("idle:graph:1x5000")
+        finally:
+            line, code = served.finish()
         session = common.session_in(sessions)
         windows = [w for p in session.processes for w in p.get("windows") or []] if session else []
         length = [round((w["end_ns"] - w["start_ns"]) / 1e6) for w in windows if w.get("end_ns")]
         rows = session.count("kernels") if session else 0
-        ok = len(windows) == 1 and rows > 0 and rows % PER_STEP == 0 and 900 <= (length or [0])[0] <= 1500
-        said = common.text_of(err).splitlines()[-6:]
         return {
-            "ok": ok,
+            "ok": len(length) == 1 and 900 <= length[0] <= 1500 and rows > 0 and rows % PER_STEP == 0 and code == 0,
             "window_ms": length,
             "rows": rows,
-            "answers": answers[-2:],
-            "colonel_says": said,
-            "code": process.returncode,
+            "launched_outside_and_inside": line.get("kernels"),
+            "answer": {"code": answer.code, "says": (answer.out + answer.err)[-300:]},
+            "code": code,
+            "colonel_says": served.errors().splitlines()[-6:],
+            "facts": session.figures() if session else None,
         }
 
     # what comes home
     def golden(self) -> dict:
         """Raw activity buffers of a tiny workload, for the decoder's tests."""
+        result: dict = {"ok": True}
         with tempfile.TemporaryDirectory() as folder:
-            options = ["--steps", "2", "--kernels", "6", "--graph"]
-            ran, session = self.colonel.run(
-                ["--gate", "process", "--trace", "api"], [self.colonel.demo, *options], COLONEL_DUMP_BUFFERS=folder
-            )
-            files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
-            sizes = {path.name: path.stat().st_size for path in files}
-            if files and sum(sizes.values()) < 12 << 20:
-                with tarfile.open(self.out / "buffers.tar.gz", "w:gz") as archive:
-                    for path in files:
-                        archive.add(path, path.relative_to(folder))
-        facts = session.figures() if session else None
-        return {"ok": bool(files), "files": sizes, "workload": ran.line, **ran.figures(), "facts": facts}
+            for name, options in (("graph", ["--graph"]), ("eager", [])):
+                target = Path(folder) / name
+                target.mkdir()
+                ran, session = self.colonel.run(
+                    ["--gate", "process", "--trace", "api"],
+                    [self.colonel.demo, "--steps", "2", "--kernels", "6", *options],
+                    COLONEL_DUMP_BUFFERS=str(target),
+                )
+                files = {path.name: path.stat().st_size for path in sorted(target.iterdir())}
+                result["ok"] &= bool(files) and ran.code == 0
+                facts = session.figures() if session else None
+                result[name] = {"files": files, "workload": ran.line, **ran.figures(), "facts": facts}
+            with tarfile.open(self.out / "buffers.tar.gz", "w:gz") as archive:
+                archive.add(folder, "buffers")
+        return result
 
     def keep(self, session: Session, name: str) -> None:
         archive = self.out / f"{name}.tar.gz"

@@ -5,6 +5,7 @@ import ctypes
 import json
 import os
 import re
+import select
 import shlex
 import signal
 import subprocess
@@ -78,6 +79,61 @@ def run(command: list[str], timeout: float, **environment: str | None) -> Ran:
         out, err = process.communicate()
         code = "timeout"
     return Ran(command, code, text_of(out), text_of(err), time.monotonic() - begin)
+
+
+class Served:
+    """A loop process that takes one phase at a time."""
+
+    def __init__(self, command: list[str], environment: dict[str, str | None], log: Path) -> None:
+        self.command = command
+        self.log = log
+        self.buffered = b""
+        with log.open("wb") as errors:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=merged(environment),
+                bufsize=0,
+            )
+
+    def read(self, timeout: float) -> dict:
+        """The next line that is a JSON object."""
+        deadline = time.monotonic() + timeout
+        while True:
+            line, newline, rest = self.buffered.partition(b"\n")
+            if newline:
+                self.buffered = rest
+                if line.startswith(b"{"):
+                    return json.loads(line)
+                continue
+            ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            chunk = os.read(self.process.stdout.fileno(), 1 << 16) if ready else b""
+            if not chunk:
+                why = "ended" if ready else f"no answer in {timeout:.0f} s"
+                raise RuntimeError(f"`{shlex.join(self.command)[-200:]}` {why}: {self.errors()}")
+            self.buffered += chunk
+
+    def ask(self, phase: str) -> dict:
+        self.process.stdin.write(f"{phase}\n".encode())
+        return self.read(30)
+
+    def finish(self) -> tuple[dict, int | str]:
+        """Its last line and its exit code."""
+        if self.process.returncode is not None:
+            return {}, self.process.returncode
+        try:
+            self.process.stdin.close()
+            last = self.read(40)
+            return last, self.process.wait(timeout=40)
+        except (OSError, RuntimeError, subprocess.TimeoutExpired) as problem:
+            self.process.kill()
+            self.process.wait()
+            return {"problem": str(problem)[:300]}, "killed"
+
+    def errors(self) -> str:
+        return self.log.read_text(errors="replace")[-600:]
 
 
 class Session:

@@ -1,10 +1,11 @@
 """What does it cost the host? Measurement (f): step time of the host-bound loop, unprofiled, armed, capturing, after.
 
-Called by run.sh. Four processes live side by side and take turns, some 50 ms each, in an order drawn anew every round,
-so that drift of the machine meets all alike; then four new ones, as long as time lasts:
+Called by run.sh. Five processes live side by side and take turns, some 50 ms each, in an order drawn anew every round,
+so that drift of the machine meets all alike; then five new ones, as long as time lasts:
 
     unprofiled   the loop alone
     armed        under `colonel run --gate profiler`, no window ever opened
+    callback     the same with --gate-by callback: the fallback where cudaProfilerStart can't be interposed
     colonel      the same; blocks inside windows, and blocks after them
     bare         bare_client.c in the same way: the cheapest client there can be
 
@@ -17,8 +18,6 @@ import json
 import math
 import os
 import random
-import select
-import shlex
 import shutil
 import statistics
 import subprocess
@@ -28,22 +27,24 @@ import time
 from pathlib import Path
 
 import common
-from common import HERE, Colonel
+from common import HERE, Colonel, Served
 
 # configuration and kind of its blocks
 BLOCKS = [
     ("unprofiled", "idle"),
     ("armed", "idle"),
+    ("callback", "idle"),
     ("colonel", "window"),
     ("bare", "window"),
     ("colonel", "after"),
     ("bare", "after"),
 ]
-CONFIGS = ["unprofiled", "armed", "colonel", "bare"]
+CONFIGS = ["unprofiled", "armed", "callback", "colonel", "bare"]
 STEPS = {"graph": 100, "eager": 50}
 # name: (numerator, denominator, aim)
 RATIOS = {
     "armed / unprofiled": (("armed", "idle"), ("unprofiled", "idle"), 1.005),
+    "armed by callback / unprofiled": (("callback", "idle"), ("unprofiled", "idle"), None),
     "capturing / bare client": (("colonel", "window"), ("bare", "window"), 1.02),
     "capturing / unprofiled": (("colonel", "window"), ("unprofiled", "idle"), None),
     "bare client / unprofiled": (("bare", "window"), ("unprofiled", "idle"), None),
@@ -52,63 +53,8 @@ RATIOS = {
 }
 
 
-class Served:
-    """A loop process that takes one phase at a time."""
-
-    def __init__(self, command: list[str], environment: dict[str, str | None], log: Path) -> None:
-        self.command = command
-        self.log = log
-        self.buffered = b""
-        with log.open("wb") as errors:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env=common.merged(environment),
-                bufsize=0,
-            )
-
-    def read(self, timeout: float) -> dict:
-        """The next line that is a JSON object."""
-        deadline = time.monotonic() + timeout
-        while True:
-            line, newline, rest = self.buffered.partition(b"\n")
-            if newline:
-                self.buffered = rest
-                if line.startswith(b"{"):
-                    return json.loads(line)
-                continue
-            ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))
-            chunk = os.read(self.process.stdout.fileno(), 1 << 16) if ready else b""
-            if not chunk:
-                why = "ended" if ready else f"no answer in {timeout:.0f} s"
-                raise RuntimeError(f"`{shlex.join(self.command)[-200:]}` {why}: {self.errors()}")
-            self.buffered += chunk
-
-    def ask(self, phase: str) -> dict:
-        self.process.stdin.write(f"{phase}\n".encode())
-        return self.read(30)
-
-    def finish(self) -> tuple[dict, int | str]:
-        """Its last line and its exit code."""
-        if self.process.returncode is not None:
-            return {}, self.process.returncode
-        try:
-            self.process.stdin.close()
-            last = self.read(40)
-            return last, self.process.wait(timeout=40)
-        except (OSError, RuntimeError, subprocess.TimeoutExpired) as problem:
-            self.process.kill()
-            self.process.wait()
-            return {"problem": str(problem)[:300]}, "killed"
-
-    def errors(self) -> str:
-        return self.log.read_text(errors="replace")[-600:]
-
-
 class Set:
-    """Four processes, one a configuration."""
+    """One process a configuration."""
 
     def __init__(self, loop: str, arguments: argparse.Namespace, scratch: Path) -> None:
         self.scratch = scratch
@@ -120,9 +66,10 @@ class Set:
         self.served: dict[str, Served] = {}
         for config in CONFIGS:
             full, environment = command, {}
-            if config in ("armed", "colonel"):
+            if config in ("armed", "callback", "colonel"):
+                gate = ["--gate", "profiler", *(["--gate-by", "callback"] if config == "callback" else [])]
                 self.sessions[config] = colonel.sessions_dir()
-                full = colonel.command(self.sessions[config], ["--gate", "profiler"], command)
+                full = colonel.command(self.sessions[config], gate, command)
                 environment = colonel.environment()
             elif config == "bare":
                 environment = {
@@ -164,7 +111,7 @@ class Set:
         return found
 
     def finish(self) -> dict:
-        """Ends all four; did each record exactly what was launched in its windows?"""
+        """Ends them all; did each record exactly what was launched in its windows?"""
         outcome: dict = {}
         for config, served in self.served.items():
             last, code = served.finish()
@@ -320,7 +267,7 @@ def measure(arguments: argparse.Namespace, results: common.Results, loop: str, s
 def keep(results: common.Results, loop: str, sets: list, outcomes: list, clocks: list, draws: int) -> dict:
     """Writes what there is so far."""
     found = summary(sets, draws)
-    exact = [o.get(c, {}).get("exact") for o in outcomes for c in ("armed", "colonel", "bare")]
+    exact = [o.get(c, {}).get("exact") for o in outcomes for c in CONFIGS[1:]]
     aims = [r["met"] for m in found.values() for r in m["ratios"].values() if "met" in r]
     figures = {
         "ok": bool(aims) and all(aims) and all(exact),
