@@ -20,11 +20,15 @@ pub fn open(soname: &CStr, file: &str, near: &Path, flags: i32) -> Option<*mut c
 /// The newest `file` in the folder of `near`, in its `deps` or above it: cargo may leave a copy in each.
 pub fn beside(near: &Path, file: &str) -> Option<PathBuf> {
     let folder = near.parent()?;
-    [folder.join(file), folder.join("deps").join(file), folder.join("..").join(file)]
-        .into_iter()
-        .filter_map(|path| Some((path.metadata().ok()?.modified().ok()?, path)))
-        .max_by_key(|(modified, _)| *modified)
-        .map(|(_, path)| path)
+    [
+        folder.join(file),
+        folder.join("deps").join(file),
+        folder.join("..").join(file),
+    ]
+    .into_iter()
+    .filter_map(|path| Some((path.metadata().ok()?.modified().ok()?, path)))
+    .max_by_key(|(modified, _)| *modified)
+    .map(|(_, path)| path)
 }
 
 /// The file that `address` was loaded from.
@@ -58,7 +62,10 @@ mod tests {
     fn own_file_is_found_from_an_address() {
         let file = file_of(own_file_is_found_from_an_address as *const c_void).unwrap();
         assert_eq!(file.canonicalize().unwrap(), std::env::current_exe().unwrap());
-        assert_eq!(beside(&file, file.file_name().unwrap().to_str().unwrap()).map(|path| path.exists()), Some(true));
+        assert_eq!(
+            beside(&file, file.file_name().unwrap().to_str().unwrap()).map(|path| path.exists()),
+            Some(true)
+        );
         assert_eq!(beside(&file, "no_such_file.so"), None);
     }
 }

@@ -44,7 +44,13 @@ unsafe impl Object for Node {
 
 impl Node {
     fn create(id: u64) -> &'static Node {
-        Box::leak(Box::new(Node { header: Header { magic: magic::GRAPH_NODE, device: 0, id } }))
+        Box::leak(Box::new(Node {
+            header: Header {
+                magic: magic::GRAPH_NODE,
+                device: 0,
+                id,
+            },
+        }))
     }
 }
 
@@ -71,9 +77,19 @@ fn node_type(op: &Op) -> u32 {
 impl Graph {
     pub(crate) fn create() -> &'static Graph {
         let id = u64::from(next_id());
-        let header = Header { magic: magic::GRAPH, device: 0, id };
-        let graph: &'static Graph = Box::leak(Box::new(Graph { header, nodes: Mutex::new(Vec::new()) }));
-        hooks::resource(&Resource { graph: handle(graph), ..Resource::of(cbid::GRAPH_CREATED) });
+        let header = Header {
+            magic: magic::GRAPH,
+            device: 0,
+            id,
+        };
+        let graph: &'static Graph = Box::leak(Box::new(Graph {
+            header,
+            nodes: Mutex::new(Vec::new()),
+        }));
+        hooks::resource(&Resource {
+            graph: handle(graph),
+            ..Resource::of(cbid::GRAPH_CREATED)
+        });
         graph
     }
 
@@ -86,12 +102,24 @@ impl Graph {
             let mut nodes = lock(&self.nodes);
             let id = node_id(self.id(), nodes.len());
             let node = Node::create(id);
-            nodes.push((node, Op { source_node: id, source_graph: self.id(), ..*op }));
+            nodes.push((
+                node,
+                Op {
+                    source_node: id,
+                    source_graph: self.id(),
+                    ..*op
+                },
+            ));
             node
         };
         let node_type = node_type(op);
         let (graph, node) = (handle(self), handle(node));
-        hooks::resource(&Resource { graph, node, node_type, ..Resource::of(cbid::GRAPHNODE_CREATED) });
+        hooks::resource(&Resource {
+            graph,
+            node,
+            node_type,
+            ..Resource::of(cbid::GRAPHNODE_CREATED)
+        });
     }
 }
 
@@ -105,7 +133,11 @@ pub(crate) struct Capture {
 
 impl Capture {
     pub(crate) fn begin(origin: *const c_void) -> Arc<Capture> {
-        Arc::new(Capture { graph: Graph::create(), origin: origin as usize, ended: AtomicBool::new(false) })
+        Arc::new(Capture {
+            graph: Graph::create(),
+            origin: origin as usize,
+            ended: AtomicBool::new(false),
+        })
     }
 
     pub(crate) fn add(&self, op: &Op) {
@@ -144,12 +176,21 @@ impl GraphExec {
         let id = next_id();
         let source = lock(&graph.nodes).clone();
         let (ops, length_ns) = schedule(id, source.iter().map(|(_, op)| *op));
-        let header = Header { magic: magic::GRAPH_EXEC, device: 0, id: u64::from(id) };
+        let header = Header {
+            magic: magic::GRAPH_EXEC,
+            device: 0,
+            id: u64::from(id),
+        };
         let exec: &'static GraphExec = Box::leak(Box::new(GraphExec { header, ops, length_ns }));
         HOOKS.graph_execs.fetch_add(1, Ordering::AcqRel);
 
         let graph_exec = handle(exec);
-        let resource = |cbid| Resource { graph: handle(graph), graph_exec, graph_exec_id: id, ..Resource::of(cbid) };
+        let resource = |cbid| Resource {
+            graph: handle(graph),
+            graph_exec,
+            graph_exec_id: id,
+            ..Resource::of(cbid)
+        };
         if hooks::is_traced() {
             hooks::resource(&resource(cbid::GRAPHEXEC_CREATE_STARTING));
             for (original, op) in source.iter().zip(&exec.ops) {
@@ -169,7 +210,11 @@ impl GraphExec {
     pub(crate) fn destroy(&'static self) {
         let (graph_exec, graph_exec_id) = (handle(self), self.id());
         let resource = Resource::of(cbid::GRAPHEXEC_DESTROY_STARTING);
-        hooks::resource(&Resource { graph_exec, graph_exec_id, ..resource });
+        hooks::resource(&Resource {
+            graph_exec,
+            graph_exec_id,
+            ..resource
+        });
         HOOKS.graph_execs.fetch_sub(1, Ordering::AcqRel);
         // SAFETY: leaked by `instantiate`; its owner says that it is not launched any more.
         drop(unsafe { Box::from_raw(std::ptr::from_ref(self).cast_mut()) });
@@ -196,7 +241,11 @@ fn schedule(exec: u32, source: impl Iterator<Item = Op>) -> (Box<[Op]>, u64) {
         .map(|(index, op)| {
             let offset_ns = if index == 0 { 0 } else { end + scaled(GRAPH_GAP_NS) };
             end = offset_ns + op.duration_ns;
-            Op { offset_ns, graph_node: node_id(exec, index), ..op }
+            Op {
+                offset_ns,
+                graph_node: node_id(exec, index),
+                ..op
+            }
         })
         .collect();
     (ops, end)
@@ -210,9 +259,15 @@ mod tests {
     fn an_executable_keeps_the_order_and_carries_its_id_in_the_upper_half_of_each_node() {
         let capture = Capture::begin(std::ptr::null());
         for duration_ns in [1_000, 2_000, 3_000] {
-            capture.add(&Op { duration_ns, ..Op::EMPTY });
+            capture.add(&Op {
+                duration_ns,
+                ..Op::EMPTY
+            });
         }
-        assert!(capture.end(8 as *const c_void).is_none(), "a capture ends where it began");
+        assert!(
+            capture.end(8 as *const c_void).is_none(),
+            "a capture ends where it began"
+        );
         let graph = capture.end(std::ptr::null()).unwrap();
         assert!(capture.has_ended());
         let [first, second] = [GraphExec::instantiate(graph), GraphExec::instantiate(graph)];

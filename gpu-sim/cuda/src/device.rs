@@ -26,39 +26,39 @@ pub(crate) fn uuid(ordinal: u32) -> [u8; 16] {
 /// Value of a `CUdevice_attribute`; None if it is not played.
 pub(crate) fn attribute(attribute: u32) -> Option<i32> {
     Some(match attribute {
-        1 => 1024,                 // MAX_THREADS_PER_BLOCK
-        2 | 3 => 1024,             // MAX_BLOCK_DIM_X, _Y
-        4 => 64,                   // MAX_BLOCK_DIM_Z
-        5 => i32::MAX,             // MAX_GRID_DIM_X
-        6 | 7 => 65_535,           // MAX_GRID_DIM_Y, _Z
-        8 => 49_152,               // MAX_SHARED_MEMORY_PER_BLOCK
-        9 => 65_536,               // TOTAL_CONSTANT_MEMORY
-        10 => 32,                  // WARP_SIZE
-        12 => 65_536,              // MAX_REGISTERS_PER_BLOCK
-        13 => 1_980_000,           // CLOCK_RATE, kHz
-        15 => 1,                   // GPU_OVERLAP
-        16 => 132,                 // MULTIPROCESSOR_COUNT
-        17 | 18 | 20 => 0,         // KERNEL_EXEC_TIMEOUT, INTEGRATED, COMPUTE_MODE
-        19 | 31 | 32 => 1,         // CAN_MAP_HOST_MEMORY, CONCURRENT_KERNELS, ECC_ENABLED
-        33 => 4,                   // PCI_BUS_ID
-        34 | 35 | 50 => 0,         // PCI_DEVICE_ID, TCC_DRIVER, PCI_DOMAIN_ID
-        36 => 2_619_000,           // MEMORY_CLOCK_RATE, kHz
-        37 => 5_120,               // GLOBAL_MEMORY_BUS_WIDTH, bits
-        38 => 52_428_800,          // L2_CACHE_SIZE
-        39 => 2_048,               // MAX_THREADS_PER_MULTIPROCESSOR
-        40 => 3,                   // ASYNC_ENGINE_COUNT
-        41 | 78 | 79 | 80 => 1,    // UNIFIED_ADDRESSING, STREAM_PRIORITIES_, GLOBAL_L1_, LOCAL_L1_CACHE_SUPPORTED
-        75 => 9,                   // COMPUTE_CAPABILITY_MAJOR
-        76 => 0,                   // COMPUTE_CAPABILITY_MINOR
-        81 => 233_472,             // MAX_SHARED_MEMORY_PER_MULTIPROCESSOR
-        82 => 65_536,              // MAX_REGISTERS_PER_MULTIPROCESSOR
-        83 | 89 | 90 | 95 => 1,    // MANAGED_MEMORY, CONCURRENT_MANAGED_ACCESS, COMPUTE_PREEMPTION, COOPERATIVE_LAUNCH
-        84 | 96 => 0,              // MULTI_GPU_BOARD, COOPERATIVE_MULTI_DEVICE_LAUNCH
-        97 => 232_448,             // MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
-        106 => 32,                 // MAX_BLOCKS_PER_MULTIPROCESSOR
-        108 => 32_768_000,         // MAX_PERSISTING_L2_CACHE_SIZE
-        111 => 1_024,              // RESERVED_SHARED_MEMORY_PER_BLOCK
-        115 | 120 => 1,            // MEMORY_POOLS_SUPPORTED, CLUSTER_LAUNCH
+        1 => 1024,              // MAX_THREADS_PER_BLOCK
+        2 | 3 => 1024,          // MAX_BLOCK_DIM_X, _Y
+        4 => 64,                // MAX_BLOCK_DIM_Z
+        5 => i32::MAX,          // MAX_GRID_DIM_X
+        6 | 7 => 65_535,        // MAX_GRID_DIM_Y, _Z
+        8 => 49_152,            // MAX_SHARED_MEMORY_PER_BLOCK
+        9 => 65_536,            // TOTAL_CONSTANT_MEMORY
+        10 => 32,               // WARP_SIZE
+        12 => 65_536,           // MAX_REGISTERS_PER_BLOCK
+        13 => 1_980_000,        // CLOCK_RATE, kHz
+        15 => 1,                // GPU_OVERLAP
+        16 => 132,              // MULTIPROCESSOR_COUNT
+        17 | 18 | 20 => 0,      // KERNEL_EXEC_TIMEOUT, INTEGRATED, COMPUTE_MODE
+        19 | 31 | 32 => 1,      // CAN_MAP_HOST_MEMORY, CONCURRENT_KERNELS, ECC_ENABLED
+        33 => 4,                // PCI_BUS_ID
+        34 | 35 | 50 => 0,      // PCI_DEVICE_ID, TCC_DRIVER, PCI_DOMAIN_ID
+        36 => 2_619_000,        // MEMORY_CLOCK_RATE, kHz
+        37 => 5_120,            // GLOBAL_MEMORY_BUS_WIDTH, bits
+        38 => 52_428_800,       // L2_CACHE_SIZE
+        39 => 2_048,            // MAX_THREADS_PER_MULTIPROCESSOR
+        40 => 3,                // ASYNC_ENGINE_COUNT
+        41 | 78 | 79 | 80 => 1, // UNIFIED_ADDRESSING, STREAM_PRIORITIES_, GLOBAL_L1_, LOCAL_L1_CACHE_SUPPORTED
+        75 => 9,                // COMPUTE_CAPABILITY_MAJOR
+        76 => 0,                // COMPUTE_CAPABILITY_MINOR
+        81 => 233_472,          // MAX_SHARED_MEMORY_PER_MULTIPROCESSOR
+        82 => 65_536,           // MAX_REGISTERS_PER_MULTIPROCESSOR
+        83 | 89 | 90 | 95 => 1, // MANAGED_MEMORY, CONCURRENT_MANAGED_ACCESS, COMPUTE_PREEMPTION, COOPERATIVE_LAUNCH
+        84 | 96 => 0,           // MULTI_GPU_BOARD, COOPERATIVE_MULTI_DEVICE_LAUNCH
+        97 => 232_448,          // MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
+        106 => 32,              // MAX_BLOCKS_PER_MULTIPROCESSOR
+        108 => 32_768_000,      // MAX_PERSISTING_L2_CACHE_SIZE
+        111 => 1_024,           // RESERVED_SHARED_MEMORY_PER_BLOCK
+        115 | 120 => 1,         // MEMORY_POOLS_SUPPORTED, CLUSTER_LAUNCH
         _ => return None,
     })
 }
@@ -76,7 +76,10 @@ mod tests {
 
     #[test]
     fn count_and_uuid() {
-        assert_eq!([None, Some("4"), Some("0"), Some("99"), Some("x")].map(count_of), [1, 4, 0, 16, 1]);
+        assert_eq!(
+            [None, Some("4"), Some("0"), Some("99"), Some("x")].map(count_of),
+            [1, 4, 0, 16, 1]
+        );
         assert_ne!(uuid(0), uuid(1));
     }
 }

@@ -33,8 +33,9 @@ pub(crate) fn initialize() -> Result<(), Status> {
             state::INITIALIZING => std::thread::yield_now(),
             _ if device::count() == 0 => return Err(status::NO_DEVICE),
             now => {
-                let begun =
-                    HOOKS.state.compare_exchange(now, state::INITIALIZING, Ordering::AcqRel, Ordering::Acquire);
+                let begun = HOOKS
+                    .state
+                    .compare_exchange(now, state::INITIALIZING, Ordering::AcqRel, Ordering::Acquire);
                 if begun.is_ok() {
                     first_time();
                     return Ok(());
@@ -58,8 +59,12 @@ extern "C" fn mark_forked() {
 }
 
 fn inject() {
-    let Some(path) = std::env::var_os("CUDA_INJECTION64_PATH") else { return };
-    let Ok(path) = CString::new(path.into_vec()) else { return };
+    let Some(path) = std::env::var_os("CUDA_INJECTION64_PATH") else {
+        return;
+    };
+    let Ok(path) = CString::new(path.into_vec()) else {
+        return;
+    };
     // SAFETY: whoever set the variable wants this library's initialisers run.
     let injected = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW) };
     if injected.is_null() {

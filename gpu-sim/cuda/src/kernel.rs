@@ -9,7 +9,9 @@ use crate::timeline::scaled;
 
 /// FNV-1a: fixed for ever, unlike the standard library's hashes.
 fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// A kernel of this name. Never freed: records point to its name.
@@ -30,7 +32,9 @@ pub(crate) fn of_name(name: &CStr) -> &'static Kernel {
 pub(crate) fn duration_ns(kernel: &Kernel, grid: [u32; 3]) -> u64 {
     // SAFETY: made by `of_name` from a C string that is never freed.
     let name = unsafe { CStr::from_ptr(kernel.name) };
-    let blocks = grid.iter().fold(1_u64, |product, side| product.saturating_mul(u64::from(*side)));
+    let blocks = grid
+        .iter()
+        .fold(1_u64, |product, side| product.saturating_mul(u64::from(*side)));
     // 2,112 blocks (132 SMs of 16) run at once and take about 400 ns more for each further such wave.
     let waves = (blocks / 2_112).min(1_000);
     scaled(1_200 + hash(name.to_bytes()) % 1_300 + blocks.min(2_112) + 400 * waves)

@@ -77,7 +77,9 @@ impl Context {
             streams: Mutex::new(Vec::new()),
             destroyed: AtomicBool::new(false),
         }));
-        let null_stream = context.null_stream.get_or_init(|| Stream::new(context, NULL_STREAM_ID, 0, flag::NULL));
+        let null_stream = context
+            .null_stream
+            .get_or_init(|| Stream::new(context, NULL_STREAM_ID, 0, flag::NULL));
         lock(&context.streams).push(null_stream);
         lock(&CONTEXTS).push(context);
         context
@@ -236,7 +238,11 @@ impl Event {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let header = header(magic::EVENT, 0, id);
-        Box::leak(Box::new(Event { header, done_at: AtomicU64::new(0), capture: Mutex::new(None) }))
+        Box::leak(Box::new(Event {
+            header,
+            done_at: AtomicU64::new(0),
+            capture: Mutex::new(None),
+        }))
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -258,7 +264,9 @@ impl Module {
     pub(crate) fn create() -> &'static Module {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Box::leak(Box::new(Module { header: header(magic::MODULE, 0, id) }))
+        Box::leak(Box::new(Module {
+            header: header(magic::MODULE, 0, id),
+        }))
     }
 }
 
@@ -275,7 +283,10 @@ unsafe impl Object for Function {
 
 impl Function {
     pub(crate) fn create(kernel: &'static Kernel) -> &'static Function {
-        Box::leak(Box::new(Function { header: header(magic::FUNCTION, 0, u64::from(kernel.id)), kernel }))
+        Box::leak(Box::new(Function {
+            header: header(magic::FUNCTION, 0, u64::from(kernel.id)),
+            kernel,
+        }))
     }
 }
 

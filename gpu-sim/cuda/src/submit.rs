@@ -35,12 +35,19 @@ fn device_of(address: u64) -> u32 {
 /// What every call that touches the GPU asks first.
 pub(crate) fn ready() -> Result<(), Status> {
     ensure_initialized()?;
-    if HOOKS.poisoned.load(Ordering::Acquire) != 0 { Err(status::LAUNCH_FAILED) } else { Ok(()) }
+    if HOOKS.poisoned.load(Ordering::Acquire) != 0 {
+        Err(status::LAUNCH_FAILED)
+    } else {
+        Ok(())
+    }
 }
 
 /// Runs one operation on `stream`.
 pub(crate) fn one(stream: &Stream, op: Op) {
-    let op = Op { priority: stream.priority, ..op };
+    let op = Op {
+        priority: stream.priority,
+        ..op
+    };
     if let Some(capture) = stream.capture() {
         return capture.add(&op);
     }
@@ -111,7 +118,14 @@ pub(crate) fn copy_peer(dst: (u64, &Context), src: (u64, &Context), bytes: u64) 
 /// A fill of `bytes`.
 pub(crate) fn fill(value: u8, bytes: u64) -> Op {
     let duration_ns = scaled(900 + bytes.saturating_mul(1_000) / 2_000_000);
-    Op { kind: op::MEMSET, value: u32::from(value), dst_kind: DEVICE, bytes, duration_ns, ..Op::EMPTY }
+    Op {
+        kind: op::MEMSET,
+        value: u32::from(value),
+        dst_kind: DEVICE,
+        bytes,
+        duration_ns,
+        ..Op::EMPTY
+    }
 }
 
 /// Waits for `done_at` and tells the tracer what was waited for.

@@ -23,7 +23,10 @@ pub(crate) fn speed() -> u64 {
 }
 
 fn speed_of(value: Option<&str>) -> u64 {
-    value.and_then(|value| value.parse().ok()).filter(|speed| *speed > 0).unwrap_or(1)
+    value
+        .and_then(|value| value.parse().ok())
+        .filter(|speed| *speed > 0)
+        .unwrap_or(1)
 }
 
 /// A duration on this GPU: at least a nanosecond.
@@ -38,7 +41,9 @@ pub(crate) struct Timeline {
 
 impl Timeline {
     pub(crate) const fn new() -> Self {
-        Timeline { free_at: AtomicU64::new(0) }
+        Timeline {
+            free_at: AtomicU64::new(0),
+        }
     }
 
     /// Appends work of `length_ns` and returns when it starts.
@@ -90,7 +95,10 @@ mod tests {
         let timeline = Timeline::new();
         assert_eq!(timeline.append_at(1_000_000, 3_000), 1_000_000 + LATENCY_NS);
         assert_eq!(timeline.done_at(), 1_000_000 + LATENCY_NS + 3_000);
-        assert_eq!(timeline.append_at(1_000_100, 10), 1_000_000 + LATENCY_NS + 3_000 + GAP_NS);
+        assert_eq!(
+            timeline.append_at(1_000_100, 10),
+            1_000_000 + LATENCY_NS + 3_000 + GAP_NS
+        );
         assert_eq!(timeline.append_at(9_000_000, 10), 9_000_000 + LATENCY_NS);
     }
 

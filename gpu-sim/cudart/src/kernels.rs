@@ -27,7 +27,12 @@ thread_local! {
 }
 
 fn with_kernels<R>(use_them: impl FnOnce(&mut HashMap<usize, Registered>) -> R) -> R {
-    use_them(KERNELS.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
+    use_them(
+        KERNELS
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert_default(),
+    )
 }
 
 /// Called by nvcc's code before `main` for each embedded binary.
@@ -67,7 +72,11 @@ extern "C" fn __cudaRegisterFunction(
 
 /// Name of a registered kernel, or null.
 pub(crate) fn name(host_function: *const c_void) -> *const c_char {
-    with_kernels(|kernels| kernels.get(&(host_function as usize)).map_or(std::ptr::null(), |known| known.name.as_ptr()))
+    with_kernels(|kernels| {
+        kernels
+            .get(&(host_function as usize))
+            .map_or(std::ptr::null(), |known| known.name.as_ptr())
+    })
 }
 
 /// The driver's function for a registered kernel.
@@ -83,8 +92,12 @@ pub(crate) fn function(driver: &Driver, host_function: *const c_void) -> Result<
         None => {
             // Two threads may both get here: the first one's function is the kernel's.
             let looked_up = look_up(driver, name)? as usize;
-            with_kernels(|kernels| kernels.get_mut(&key).map(|kernel| *kernel.function.get_or_insert(looked_up)))
-                .ok_or(INVALID_DEVICE_FUNCTION)?
+            with_kernels(|kernels| {
+                kernels
+                    .get_mut(&key)
+                    .map(|kernel| *kernel.function.get_or_insert(looked_up))
+            })
+            .ok_or(INVALID_DEVICE_FUNCTION)?
         }
     };
     KNOWN.with_borrow_mut(|known| known.insert(key, function));

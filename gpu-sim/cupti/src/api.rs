@@ -128,9 +128,15 @@ fn show_holder(params: Option<&SubscriberParams>, name: &CStr) {
 fn result_string(result: u32) -> Option<&'static CStr> {
     static TEXTS: OnceLock<Vec<(u32, CString)>> = OnceLock::new();
     let texts = TEXTS.get_or_init(|| {
-        RESULTS.iter().filter_map(|(name, code)| Some((*code, CString::new(*name).ok()?))).collect()
+        RESULTS
+            .iter()
+            .filter_map(|(name, code)| Some((*code, CString::new(*name).ok()?)))
+            .collect()
     });
-    texts.iter().find(|(code, _)| *code == result).map(|(_, text)| text.as_c_str())
+    texts
+        .iter()
+        .find(|(code, _)| *code == result)
+        .map(|(_, text)| text.as_c_str())
 }
 
 fn callback_name(domain: u32, callback: u32) -> Option<&'static str> {
@@ -150,13 +156,18 @@ fn next_record(buffer: *mut u8, valid: usize, record: *mut c_void) -> Result<*mu
     // SAFETY: the caller gives `valid` bytes of records at `buffer`.
     let bytes = unsafe { std::slice::from_raw_parts(buffer, valid) };
     let size_at = |offset: usize| {
-        let kind = bytes.get(offset..).and_then(<[u8]>::first_chunk).ok_or(ERROR_MAX_LIMIT_REACHED)?;
+        let kind = bytes
+            .get(offset..)
+            .and_then(<[u8]>::first_chunk)
+            .ok_or(ERROR_MAX_LIMIT_REACHED)?;
         strides().get(u32::from_ne_bytes(*kind)).ok_or(ERROR_INVALID_KIND)
     };
     let offset = if record.is_null() {
         0
     } else {
-        let offset = (record as usize).checked_sub(buffer as usize).ok_or(ERROR_INVALID_PARAMETER)?;
+        let offset = (record as usize)
+            .checked_sub(buffer as usize)
+            .ok_or(ERROR_INVALID_PARAMETER)?;
         offset + size_at(offset)?
     };
     if offset + size_at(offset)? > valid {
@@ -170,7 +181,9 @@ fn next_record(buffer: *mut u8, valid: usize, record: *mut c_void) -> Result<*mu
 fn header(handle: *const c_void, magic: u32) -> Result<&'static Header, u32> {
     // SAFETY: null or a handle that the stand-in driver gave out; each begins with its header.
     let header = unsafe { handle.cast::<Header>().as_ref() };
-    header.filter(|header| header.magic == magic).ok_or(ERROR_INVALID_PARAMETER)
+    header
+        .filter(|header| header.magic == magic)
+        .ok_or(ERROR_INVALID_PARAMETER)
 }
 
 exports! {
@@ -330,18 +343,32 @@ mod tests {
     #[test]
     fn records_are_walked_to_the_end() {
         let size = strides().get(KIND_CONCURRENT_KERNEL).unwrap();
-        let kernel = Kernel { kind: KIND_CONCURRENT_KERNEL, ..Kernel::zeroed() };
-        let api = Api { kind: KIND_DRIVER, ..Api::zeroed() };
+        let kernel = Kernel {
+            kind: KIND_CONCURRENT_KERNEL,
+            ..Kernel::zeroed()
+        };
+        let api = Api {
+            kind: KIND_DRIVER,
+            ..Api::zeroed()
+        };
         let mut bytes = [&kernel.as_bytes()[..size], api.as_bytes()].concat();
         let start = bytes.as_mut_ptr();
         let walk = |valid, last: usize| {
-            let last = if last == usize::MAX { std::ptr::null_mut() } else { start.wrapping_add(last).cast() };
+            let last = if last == usize::MAX {
+                std::ptr::null_mut()
+            } else {
+                start.wrapping_add(last).cast()
+            };
             next_record(start, valid, last).map(|record| record as usize - start as usize)
         };
         assert_eq!(walk(size + 40, usize::MAX), Ok(0));
         assert_eq!(walk(size + 40, 0), Ok(size));
         assert_eq!(walk(size + 40, size), Err(ERROR_MAX_LIMIT_REACHED));
-        assert_eq!(walk(size + 39, 0), Err(ERROR_MAX_LIMIT_REACHED), "the second record is cut off");
+        assert_eq!(
+            walk(size + 39, 0),
+            Err(ERROR_MAX_LIMIT_REACHED),
+            "the second record is cut off"
+        );
         assert_eq!(walk(0, usize::MAX), Err(ERROR_MAX_LIMIT_REACHED));
     }
 
@@ -350,7 +377,10 @@ mod tests {
         assert_eq!(callback_name(DOMAIN_DRIVER_API, 308), Some("cuProfilerStart\0"));
         assert_eq!(callback_name(DOMAIN_RUNTIME_API, 311), Some("cudaGraphLaunch_v10000\0"));
         assert_eq!(callback_name(DOMAIN_RUNTIME_API, 9_999), None);
-        assert_eq!(result_string(39), Some(c"CUPTI_ERROR_MULTIPLE_SUBSCRIBERS_NOT_SUPPORTED"));
+        assert_eq!(
+            result_string(39),
+            Some(c"CUPTI_ERROR_MULTIPLE_SUBSCRIBERS_NOT_SUPPORTED")
+        );
     }
 
     #[test]

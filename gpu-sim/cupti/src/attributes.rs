@@ -46,8 +46,14 @@ fn checked(attribute: u32, size: *mut usize, place: *mut c_void) -> Result<(usiz
     let attribute = attribute as usize;
     let (needed, _) = KNOWN.get(attribute).ok_or(ERROR_INVALID_PARAMETER)?;
     // SAFETY: null or the caller's.
-    let given = unsafe { size.as_ref() }.filter(|_| !place.is_null()).ok_or(ERROR_INVALID_PARAMETER)?;
-    if given < needed { Err(ERROR_PARAMETER_SIZE_NOT_SUFFICIENT) } else { Ok((attribute, *needed)) }
+    let given = unsafe { size.as_ref() }
+        .filter(|_| !place.is_null())
+        .ok_or(ERROR_INVALID_PARAMETER)?;
+    if given < needed {
+        Err(ERROR_PARAMETER_SIZE_NOT_SUFFICIENT)
+    } else {
+        Ok((attribute, *needed))
+    }
 }
 
 pub(crate) fn get(attribute: u32, size: *mut usize, place: *mut c_void) -> Result<(), u32> {
@@ -83,10 +89,18 @@ mod tests {
         assert_eq!((limit, size), (8, 8));
 
         let mut byte = 7_u8;
-        get(ATTR_MEM_ALLOCATION_TYPE_HOST_PINNED, &raw mut size, (&raw mut byte).cast()).unwrap();
+        get(
+            ATTR_MEM_ALLOCATION_TYPE_HOST_PINNED,
+            &raw mut size,
+            (&raw mut byte).cast(),
+        )
+        .unwrap();
         assert_eq!((byte, size), (0, 1));
         let too_small = get(ATTR_DEVICE_BUFFER_SIZE, &raw mut size, (&raw mut limit).cast());
         assert_eq!(too_small, Err(ERROR_PARAMETER_SIZE_NOT_SUFFICIENT));
-        assert_eq!(get(99, &raw mut size, (&raw mut limit).cast()), Err(ERROR_INVALID_PARAMETER));
+        assert_eq!(
+            get(99, &raw mut size, (&raw mut limit).cast()),
+            Err(ERROR_INVALID_PARAMETER)
+        );
     }
 }

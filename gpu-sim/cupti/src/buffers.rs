@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use cupti_sys::functions::{BufferCompleted, BufferRequested};
@@ -84,6 +84,8 @@ pub(crate) struct Pool {
     spare: Mutex<Vec<Buffer>>,
     full: Mutex<VecDeque<Buffer>>,
     retired: Condvar,
+    /// Buffers out of line that the worker has yet to hand back.
+    worker_has: AtomicUsize,
     dropped: AtomicU64,
 }
 
@@ -113,7 +115,9 @@ impl Drop for InCallback {
 /// Some functions must not be called from a buffer callback: the real CUPTI takes its locks in the wrong order then.
 pub(crate) fn refuse_in_callback(function: &str) {
     if IN_CALLBACK.get() {
-        complain(&format!("{function} called from a buffer callback: the real CUPTI deadlocks here"));
+        complain(&format!(
+            "{function} called from a buffer callback: the real CUPTI deadlocks here"
+        ));
     }
 }
 
@@ -127,13 +131,17 @@ impl Pool {
             spare: Mutex::new(Vec::new()),
             full: Mutex::new(VecDeque::new()),
             retired: Condvar::new(),
+            worker_has: AtomicUsize::new(0),
             dropped: AtomicU64::new(0),
         }
     }
 
     pub(crate) fn register(&self, requested: BufferRequested, completed: BufferCompleted, per_thread: bool) {
         self.per_thread.store(per_thread, Ordering::Release);
-        self.callbacks.store(Box::into_raw(Box::new(Callbacks { requested, completed })), Ordering::Release);
+        self.callbacks.store(
+            Box::into_raw(Box::new(Callbacks { requested, completed })),
+            Ordering::Release,
+        );
     }
 
     fn callbacks(&self) -> Option<&'static Callbacks> {
@@ -153,9 +161,17 @@ impl Pool {
 
     /// Lets `write` append records to the buffer of this thread.
     pub(crate) fn write(&self, write: impl FnOnce(&mut Writer<'_>)) {
-        let own = if self.per_thread.load(Ordering::Acquire) { self.own_slot() } else { None };
+        let own = if self.per_thread.load(Ordering::Acquire) {
+            self.own_slot()
+        } else {
+            None
+        };
         let slot = own.as_deref().unwrap_or(&self.shared);
-        write(&mut Writer { pool: self, slot, held: None });
+        write(&mut Writer {
+            pool: self,
+            slot,
+            held: None,
+        });
     }
 
     /// The slot of this thread; None while the thread is being torn down.
@@ -199,7 +215,14 @@ impl Pool {
         if !(start as usize).is_multiple_of(8) {
             complain("the client's buffer is not aligned to 8 bytes");
         }
-        let buffer = Buffer { start, size, used: 0, records: 0, limit, ready_at: 0 };
+        let buffer = Buffer {
+            start,
+            size,
+            used: 0,
+            records: 0,
+            limit,
+            ready_at: 0,
+        };
         if size < needed {
             self.complete(buffer);
             return None;
@@ -223,13 +246,42 @@ impl Pool {
         taken
     }
 
+    /// The worker's round: hands back the full buffers that are finished at `now`.
+    pub(crate) fn complete_ready(&self, now: u64) {
+        let ready = {
+            let mut full = lock(&self.full);
+            let (ready, kept): (Vec<_>, Vec<_>) = full.drain(..).partition(|buffer| buffer.ready_at <= now);
+            full.extend(kept);
+            // Under the lock: a flush that finds them gone finds them counted.
+            self.worker_has.store(ready.len(), Ordering::Release);
+            ready
+        };
+        for buffer in ready {
+            self.complete(buffer);
+            self.worker_has.fetch_sub(1, Ordering::Release);
+        }
+    }
+
+    /// Waits until the worker has handed back what it took: a flush returns when all is delivered.
+    pub(crate) fn wait_for_worker(&self) {
+        while self.worker_has.load(Ordering::Acquire) > 0 {
+            std::thread::sleep(std::time::Duration::from_micros(50));
+        }
+    }
+
     /// Takes the buffers being filled that `wanted` accepts, and forgets slots of threads that are gone.
     pub(crate) fn take_current(&self, wanted: impl Fn(&Buffer) -> bool) -> Vec<Buffer> {
         let slots = lock(&self.slots).clone();
-        let mut taken: Vec<_> =
-            slots.iter().filter_map(|slot| lock(slot).take_if(|buffer| wanted(buffer))).collect();
+        let mut taken: Vec<_> = slots
+            .iter()
+            .filter_map(|slot| lock(slot).take_if(|buffer| wanted(buffer)))
+            .collect();
         taken.extend(lock(&self.shared).take_if(|buffer| wanted(buffer)));
-        taken.extend(std::mem::take(&mut *lock(&self.spare)).into_iter().filter(|buffer| wanted(buffer)));
+        taken.extend(
+            std::mem::take(&mut *lock(&self.spare))
+                .into_iter()
+                .filter(|buffer| wanted(buffer)),
+        );
         drop(slots);
         lock(&self.slots).retain(|slot| Arc::strong_count(slot) > 1 || lock(slot).is_some());
         taken
@@ -321,7 +373,11 @@ mod tests {
         pool.register(requested, completed, false);
         pool.write(|writer| (0..7).for_each(|number| writer.push(&[number; 24], u64::from(number))));
 
-        assert_eq!(LENT.load(Ordering::Relaxed), 4, "two records of 24 bytes in each buffer of 64");
+        assert_eq!(
+            LENT.load(Ordering::Relaxed),
+            4,
+            "two records of 24 bytes in each buffer of 64"
+        );
         assert_eq!(pool.next_ready_at(), Some(1));
         let mut full = pool.take_full(|buffer| buffer.ready_at() <= 3);
         assert_eq!(full.iter().map(Buffer::ready_at).collect::<Vec<_>>(), [1, 3]);

@@ -54,7 +54,11 @@ mod tests {
         assert_eq!(driver.correlation.get(), runtime.correlation.get());
         assert_eq!(current(), runtime.correlation.get());
         exit(&driver);
-        assert_eq!(current(), runtime.correlation.get(), "the outer call is still under way");
+        assert_eq!(
+            current(),
+            runtime.correlation.get(),
+            "the outer call is still under way"
+        );
         exit(&runtime);
         enter(&later);
         assert_ne!(later.correlation.get(), runtime.correlation.get());

@@ -39,7 +39,10 @@ fn find() -> Option<&'static Hooks> {
 /// The driver, initialised (or just being so), with us hooked into it; else the error that the version played gives.
 pub(crate) fn attach() -> Result<&'static Hooks, u32> {
     let usable = |hooks: &&Hooks| {
-        matches!(hooks.state.load(Ordering::Acquire), state::INITIALIZING | state::INITIALIZED)
+        matches!(
+            hooks.state.load(Ordering::Acquire),
+            state::INITIALIZING | state::INITIALIZED
+        )
     };
     let hooks = hooks().filter(usable).ok_or_else(not_initialized)?;
     hooks.tracer.store((&raw const TRACER).cast_mut(), Ordering::Release);
@@ -53,5 +56,9 @@ pub(crate) fn detach(hooks: &Hooks) {
 
 /// What calls give before the driver is there.
 pub(crate) fn not_initialized() -> u32 {
-    if api_version() < API_VERSION_13_0 { ERROR_NOT_INITIALIZED } else { ERROR_UNKNOWN }
+    if api_version() < API_VERSION_13_0 {
+        ERROR_NOT_INITIALIZED
+    } else {
+        ERROR_UNKNOWN
+    }
 }

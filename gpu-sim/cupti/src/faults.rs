@@ -30,15 +30,28 @@ impl Faults {
     fn parse(list: &str) -> Result<Faults, String> {
         let mut faults = Faults::default();
         for item in list.split(',').map(str::trim).filter(|item| !item.is_empty()) {
-            faults.set(item).map_err(|expected| format!("COLONEL_SIM_FAULT: `{item}` {expected}"))?;
+            faults
+                .set(item)
+                .map_err(|expected| format!("COLONEL_SIM_FAULT: `{item}` {expected}"))?;
         }
         Ok(faults)
     }
 
     fn set(&mut self, item: &str) -> Result<(), &'static str> {
-        let (name, value) = item.split_once('=').map_or((item, None), |(name, value)| (name, Some(value)));
-        let number = || value.and_then(|value| value.parse::<u64>().ok()).ok_or("needs a number after `=`");
-        let every = || number().ok().filter(|every| *every > 0).ok_or("needs a number above 0 after `=`");
+        let (name, value) = item
+            .split_once('=')
+            .map_or((item, None), |(name, value)| (name, Some(value)));
+        let number = || {
+            value
+                .and_then(|value| value.parse::<u64>().ok())
+                .ok_or("needs a number after `=`")
+        };
+        let every = || {
+            number()
+                .ok()
+                .filter(|every| *every > 0)
+                .ok_or("needs a number above 0 after `=`")
+        };
         let code = || number().and_then(|code| u32::try_from(code).map_err(|_| "is too large"));
         match name {
             "subscribe" => self.subscribe = Some(code()?),
@@ -63,7 +76,8 @@ impl Faults {
 
     /// The first `cuptiActivityDisable` does not stop the records of a graph made before it: so in 13.0.
     pub(crate) fn first_disable(&self, api_version: u32) -> bool {
-        self.first_disable.unwrap_or((API_VERSION_13_0..API_VERSION_13_1).contains(&api_version))
+        self.first_disable
+            .unwrap_or((API_VERSION_13_0..API_VERSION_13_1).contains(&api_version))
     }
 }
 
@@ -111,7 +125,11 @@ mod tests {
 
     #[test]
     fn a_mistake_is_named() {
-        for (list, part) in [("frob", "`frob` is not a fault"), ("drop=0", "above 0"), ("enable", "needs a number")] {
+        for (list, part) in [
+            ("frob", "`frob` is not a fault"),
+            ("drop=0", "above 0"),
+            ("enable", "needs a number"),
+        ] {
             let problem = Faults::parse(list).unwrap_err();
             assert!(problem.contains(part), "{problem}");
         }
@@ -120,7 +138,10 @@ mod tests {
     #[test]
     fn the_first_disable_quirk_is_that_of_13_0_unless_told() {
         let none = Faults::default();
-        assert_eq!([28, 130_001, 130_101].map(|version| none.first_disable(version)), [false, true, false]);
+        assert_eq!(
+            [28, 130_001, 130_101].map(|version| none.first_disable(version)),
+            [false, true, false]
+        );
         assert!(!Faults::parse("first-disable=off").unwrap().first_disable(130_001));
         assert!(Faults::parse("first-disable").unwrap().first_disable(28));
     }

@@ -5,7 +5,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use cupti_sys::constants::{OVERHEAD_CUPTI_BUFFER_FLUSH, KIND_OVERHEAD, *};
+use cupti_sys::constants::{KIND_OVERHEAD, OVERHEAD_CUPTI_BUFFER_FLUSH, *};
 use sim_abi::now_ns;
 
 use crate::buffers::{Buffer, POOL, refuse_in_callback};
@@ -27,10 +27,7 @@ pub(crate) fn start_worker() {
 
 fn work() {
     loop {
-        let now = now_ns();
-        for buffer in POOL.take_full(|buffer| buffer.ready_at() <= now) {
-            POOL.complete(buffer);
-        }
+        POOL.complete_ready(now_ns());
         let wait = match POOL.next_ready_at() {
             Some(ready_at) => Duration::from_nanos(ready_at.saturating_sub(now_ns()).max(1_000)),
             None => LONGEST_WAIT,
@@ -64,6 +61,7 @@ pub(crate) fn flush_all(forced: bool) {
         }
         POOL.complete(buffer);
     }
+    POOL.wait_for_worker();
     LAST_FLUSH[0].store(begun, Ordering::Release);
     LAST_FLUSH[1].store(now_ns(), Ordering::Release);
     FLUSHING.store(false, Ordering::Release);
@@ -90,7 +88,10 @@ fn cut_unfinished(mut records: &mut [u8], now: u64) {
         let Some((record, rest)) = strides().get(kind).and_then(|size| records.split_at_mut_checked(size)) else {
             return;
         };
-        if matches!(kind, KIND_CONCURRENT_KERNEL | KIND_KERNEL | KIND_MEMCPY | KIND_MEMCPY2 | KIND_MEMSET) {
+        if matches!(
+            kind,
+            KIND_CONCURRENT_KERNEL | KIND_KERNEL | KIND_MEMCPY | KIND_MEMCPY2 | KIND_MEMSET
+        ) {
             let mut end = [0; 8];
             end.copy_from_slice(&record[END]);
             if u64::from_ne_bytes(end) + records::late_ns() > now {
@@ -109,10 +110,25 @@ mod tests {
     #[test]
     fn a_forced_flush_takes_the_end_from_what_still_runs() {
         assert_eq!(std::mem::offset_of!(Kernel, end), END.start);
-        let kernel = |end| Kernel { kind: KIND_CONCURRENT_KERNEL, start: 10, end, ..Kernel::zeroed() };
-        let api = Api { kind: KIND_RUNTIME, start: 10, end: 5_000, ..Api::zeroed() };
+        let kernel = |end| Kernel {
+            kind: KIND_CONCURRENT_KERNEL,
+            start: 10,
+            end,
+            ..Kernel::zeroed()
+        };
+        let api = Api {
+            kind: KIND_RUNTIME,
+            start: 10,
+            end: 5_000,
+            ..Api::zeroed()
+        };
         let size = strides().get(KIND_CONCURRENT_KERNEL).unwrap();
-        let mut bytes = [&kernel(900).as_bytes()[..size], api.as_bytes(), &kernel(1_100).as_bytes()[..size]].concat();
+        let mut bytes = [
+            &kernel(900).as_bytes()[..size],
+            api.as_bytes(),
+            &kernel(1_100).as_bytes()[..size],
+        ]
+        .concat();
 
         cut_unfinished(&mut bytes, 1_000);
         let ends = [0, size + 40].map(|at| read::<Kernel>(&bytes[at..at + size]).end);

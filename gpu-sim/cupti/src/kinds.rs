@@ -34,11 +34,20 @@ pub(crate) static KINDS_ENABLED: Kinds = Kinds::new();
 
 impl Kinds {
     const fn new() -> Kinds {
-        Kinds { enabled: AtomicU64::new(0), sticky: AtomicU64::new(0), graphs: Mutex::new(None) }
+        Kinds {
+            enabled: AtomicU64::new(0),
+            sticky: AtomicU64::new(0),
+            graphs: Mutex::new(None),
+        }
     }
 
     fn with_graphs<R>(&self, use_them: impl FnOnce(&mut HashMap<u32, Graph>) -> R) -> R {
-        use_them(self.graphs.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
+        use_them(
+            self.graphs
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get_or_insert_default(),
+        )
     }
 
     pub(crate) fn enable(&self, kind: u32) {
@@ -76,7 +85,15 @@ impl Kinds {
 
     pub(crate) fn graph_created(&self, exec: u32) {
         let untouched = self.enabled.load(Ordering::Acquire);
-        self.with_graphs(|graphs| graphs.insert(exec, Graph { untouched, lingering: 0 }));
+        self.with_graphs(|graphs| {
+            graphs.insert(
+                exec,
+                Graph {
+                    untouched,
+                    lingering: 0,
+                },
+            )
+        });
     }
 
     pub(crate) fn graph_destroyed(&self, exec: u32) {
@@ -105,8 +122,10 @@ struct Functions {
     off: [AtomicU64; 32],
 }
 
-static FUNCTIONS: Functions =
-    Functions { on: [const { AtomicU64::new(0) }; 32], off: [const { AtomicU64::new(0) }; 32] };
+static FUNCTIONS: Functions = Functions {
+    on: [const { AtomicU64::new(0) }; 32],
+    off: [const { AtomicU64::new(0) }; 32],
+};
 
 fn place(domain: u32, cbid: u32) -> (usize, u64) {
     let index = (domain % 2) * 1024 + cbid % 1024;
@@ -116,8 +135,11 @@ fn place(domain: u32, cbid: u32) -> (usize, u64) {
 /// Turns the records of one function on or off.
 pub(crate) fn set_function(domain: u32, cbid: u32, enable: bool) {
     let (word, bit) = place(domain, cbid);
-    let (to_set, to_clear) =
-        if enable { (&FUNCTIONS.on, &FUNCTIONS.off) } else { (&FUNCTIONS.off, &FUNCTIONS.on) };
+    let (to_set, to_clear) = if enable {
+        (&FUNCTIONS.on, &FUNCTIONS.off)
+    } else {
+        (&FUNCTIONS.off, &FUNCTIONS.on)
+    };
     to_set[word].fetch_or(bit, Ordering::AcqRel);
     to_clear[word].fetch_and(!bit, Ordering::AcqRel);
 }
@@ -190,6 +212,9 @@ mod tests {
         assert_eq!(of_call(&kinds, 1, 311), None, "the other domain");
         kinds.enable(KIND_RUNTIME);
         set_function(2, 17, false);
-        assert_eq!([211, 17].map(|cbid| of_call(&kinds, 2, cbid)), [Some(KIND_RUNTIME), None]);
+        assert_eq!(
+            [211, 17].map(|cbid| of_call(&kinds, 2, cbid)),
+            [Some(KIND_RUNTIME), None]
+        );
     }
 }

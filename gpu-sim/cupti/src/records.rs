@@ -95,17 +95,26 @@ fn name(kernel: &SimKernel) -> *const c_char {
     if every(&RECORDS, faults().bad_name) {
         return c"_ZN4cut\xFF\xFEkernel".as_ptr();
     }
-    if faults().mangled && kernel.id.is_multiple_of(3) { cut_name(kernel) } else { kernel.name }
+    if faults().mangled && kernel.id.is_multiple_of(2) {
+        cut_name(kernel)
+    } else {
+        kernel.name
+    }
 }
 
-/// The first two thirds of the name, which no longer demangle if it was mangled.
+/// The first two thirds of a mangled name, which no longer demangle; another name as it is.
 fn cut_name(kernel: &SimKernel) -> *const c_char {
     static CUT: Mutex<Option<HashMap<u32, CString>>> = Mutex::new(None);
     let mut cut = lock(&CUT);
     let name = cut.get_or_insert_default().entry(kernel.id).or_insert_with(|| {
         // SAFETY: the stand-in driver's kernels have a C string for a name, which is never freed.
         let name = unsafe { CStr::from_ptr(kernel.name) }.to_bytes();
-        CString::new(&name[..name.len() * 2 / 3]).unwrap_or_default()
+        let kept = if name.starts_with(b"_Z") {
+            name.len() * 2 / 3
+        } else {
+            name.len()
+        };
+        CString::new(&name[..kept]).unwrap_or_default()
     });
     // Not moved when the map grows, and never removed.
     name.as_ptr()
@@ -244,7 +253,11 @@ pub(crate) fn context(resource: &Resource) -> Context {
         compute_api_kind: 1, // CUDA
         null_stream_id: resource.stream_id as u16,
         // Padding before 12.5, which the real one leaves zero.
-        num_multiprocessors: if has_field(KIND_CONTEXT, "numMultiprocessors", api_version()) { 132 } else { 0 },
+        num_multiprocessors: if has_field(KIND_CONTEXT, "numMultiprocessors", api_version()) {
+            132
+        } else {
+            0
+        },
         process_id: u64::from(std::process::id()),
         ..Context::zeroed()
     }
@@ -317,16 +330,47 @@ mod tests {
 
     #[test]
     fn a_graph_kernel_carries_its_graph_and_node() {
-        let sim = SimKernel { name: c"gemm".as_ptr(), id: 1, registers: 96, static_shared: 1_024, local: 0 };
-        let op = Op { graph_node: 5 << 32 | 7, source_node: 4 << 32 | 7, source_graph: 4, ..Op::EMPTY };
-        let op = Op { kernel: &raw const sim, grid: [1, 2, 3], block: [128, 1, 1], ..op };
-        let submission =
-            Submission { ops: &raw const op, count: 1, base_ns: 0, device: 1, context: 2, stream: 13, graph_exec: 5 };
-        let place = Place { submission: &submission, correlation: 77, start: 10, end: 20 };
+        let sim = SimKernel {
+            name: c"gemm".as_ptr(),
+            id: 1,
+            registers: 96,
+            static_shared: 1_024,
+            local: 0,
+        };
+        let op = Op {
+            graph_node: 5 << 32 | 7,
+            source_node: 4 << 32 | 7,
+            source_graph: 4,
+            ..Op::EMPTY
+        };
+        let op = Op {
+            kernel: &raw const sim,
+            grid: [1, 2, 3],
+            block: [128, 1, 1],
+            ..op
+        };
+        let submission = Submission {
+            ops: &raw const op,
+            count: 1,
+            base_ns: 0,
+            device: 1,
+            context: 2,
+            stream: 13,
+            graph_exec: 5,
+        };
+        let place = Place {
+            submission: &submission,
+            correlation: 77,
+            start: 10,
+            end: 20,
+        };
 
         let record = kernel(&op, &place, KIND_CONCURRENT_KERNEL);
         assert_eq!(u64::from(record.graph_id), record.graph_node_id >> 32);
-        assert_eq!((record.grid_y, record.block_x, record.registers_per_thread), (2, 128, 96));
+        assert_eq!(
+            (record.grid_y, record.block_x, record.registers_per_thread),
+            (2, 128, 96)
+        );
         assert_eq!((record.device_id, record.context_id, record.stream_id), (1, 2, 13));
         assert_eq!((record.start, record.end, record.correlation_id), (10, 20, 77));
         assert!(kernel(&op, &place, KIND_CONCURRENT_KERNEL).grid_id > record.grid_id);

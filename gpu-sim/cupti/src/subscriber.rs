@@ -33,7 +33,11 @@ pub(crate) fn subscribe(
     userdata: *mut c_void,
     name: CString,
 ) -> Result<*mut c_void, &'static Subscriber> {
-    let subscriber = Box::into_raw(Box::new(Subscriber { callback, userdata, name }));
+    let subscriber = Box::into_raw(Box::new(Subscriber {
+        callback,
+        userdata,
+        name,
+    }));
     let null = std::ptr::null_mut();
     match SUBSCRIBER.compare_exchange(null, subscriber, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => Ok(subscriber.cast()),
@@ -54,7 +58,10 @@ pub(crate) fn unsubscribe(handle: *mut c_void) -> Result<(), u32> {
     }
     let removed = SUBSCRIBER.compare_exchange(handle.cast(), null, Ordering::AcqRel, Ordering::Acquire);
     removed.map_err(|_| ERROR_INVALID_PARAMETER)?;
-    ENABLED.iter().flatten().for_each(|word| word.store(0, Ordering::Release));
+    ENABLED
+        .iter()
+        .flatten()
+        .for_each(|word| word.store(0, Ordering::Release));
     Ok(())
 }
 
@@ -72,17 +79,29 @@ pub(crate) fn check(handle: *mut c_void) -> Result<(), u32> {
 
 /// Turns one callback on or off.
 pub(crate) fn enable(domain: u32, cbid: u32, enable: bool) -> Result<(), u32> {
-    let words = ENABLED.get(domain as usize).filter(|_| domain != 0).ok_or(ERROR_INVALID_PARAMETER)?;
+    let words = ENABLED
+        .get(domain as usize)
+        .filter(|_| domain != 0)
+        .ok_or(ERROR_INVALID_PARAMETER)?;
     let word = words.get(cbid as usize / 64).ok_or(ERROR_INVALID_PARAMETER)?;
     let bit = 1 << (cbid % 64);
-    if enable { word.fetch_or(bit, Ordering::AcqRel) } else { word.fetch_and(!bit, Ordering::AcqRel) };
+    if enable {
+        word.fetch_or(bit, Ordering::AcqRel)
+    } else {
+        word.fetch_and(!bit, Ordering::AcqRel)
+    };
     Ok(())
 }
 
 /// Turns all callbacks of a domain on or off.
 pub(crate) fn enable_domain(domain: u32, enable: bool) -> Result<(), u32> {
-    let words = ENABLED.get(domain as usize).filter(|_| domain != 0).ok_or(ERROR_INVALID_PARAMETER)?;
-    words.iter().for_each(|word| word.store(if enable { u64::MAX } else { 0 }, Ordering::Release));
+    let words = ENABLED
+        .get(domain as usize)
+        .filter(|_| domain != 0)
+        .ok_or(ERROR_INVALID_PARAMETER)?;
+    words
+        .iter()
+        .for_each(|word| word.store(if enable { u64::MAX } else { 0 }, Ordering::Release));
     Ok(())
 }
 
@@ -103,13 +122,19 @@ pub(crate) fn id_of(handle: *mut c_void) -> u64 {
 
 /// Tells the subscriber of an API call.
 pub(crate) fn call(hooks: &Hooks, call: &ApiCall, site: u32, mut result: Status) {
-    let Some(subscriber) = wanted(call.domain, call.cbid) else { return };
+    let Some(subscriber) = wanted(call.domain, call.cbid) else {
+        return;
+    };
     let context = (hooks.current_context)();
     let data = CallbackData {
         callback_site: site,
         function_name: call.name,
         function_params: call.params,
-        function_return_value: if site == SITE_EXIT { (&raw mut result).cast() } else { std::ptr::null_mut() },
+        function_return_value: if site == SITE_EXIT {
+            (&raw mut result).cast()
+        } else {
+            std::ptr::null_mut()
+        },
         symbol_name: call.symbol,
         context,
         context_uid: id_of(context) as u32,
@@ -134,7 +159,9 @@ struct GraphData {
 
 /// Tells the subscriber of something created or destroyed.
 pub(crate) fn resource(resource: &Resource) {
-    let Some(subscriber) = wanted(DOMAIN_RESOURCE, resource.cbid) else { return };
+    let Some(subscriber) = wanted(DOMAIN_RESOURCE, resource.cbid) else {
+        return;
+    };
     let graph = GraphData {
         graph: resource.graph,
         original_graph: resource.original_graph,
@@ -148,10 +175,21 @@ pub(crate) fn resource(resource: &Resource) {
     let data = ResourceData {
         context: resource.context,
         stream: resource.stream,
-        resource_descriptor: if of_graph { (&raw const graph).cast_mut().cast() } else { std::ptr::null_mut() },
+        resource_descriptor: if of_graph {
+            (&raw const graph).cast_mut().cast()
+        } else {
+            std::ptr::null_mut()
+        },
     };
     // SAFETY: as in `call`.
-    unsafe { (subscriber.callback)(subscriber.userdata, DOMAIN_RESOURCE, resource.cbid, (&raw const data).cast()) };
+    unsafe {
+        (subscriber.callback)(
+            subscriber.userdata,
+            DOMAIN_RESOURCE,
+            resource.cbid,
+            (&raw const data).cast(),
+        )
+    };
 }
 
 #[cfg(test)]
@@ -173,9 +211,15 @@ mod tests {
         assert!(wanted(DOMAIN_DRIVER_API, 309).is_none() && wanted(DOMAIN_RUNTIME_API, 308).is_none());
         enable_domain(DOMAIN_RESOURCE, true).unwrap();
         assert!(wanted(DOMAIN_RESOURCE, 13).is_some());
-        assert_eq!([enable(0, 1, true), enable(99, 1, true)], [Err(ERROR_INVALID_PARAMETER); 2]);
+        assert_eq!(
+            [enable(0, 1, true), enable(99, 1, true)],
+            [Err(ERROR_INVALID_PARAMETER); 2]
+        );
 
-        assert_eq!(unsubscribe(std::ptr::dangling_mut::<Subscriber>().cast()), Err(ERROR_INVALID_PARAMETER));
+        assert_eq!(
+            unsubscribe(std::ptr::dangling_mut::<Subscriber>().cast()),
+            Err(ERROR_INVALID_PARAMETER)
+        );
         unsubscribe(handle).unwrap();
         assert!(wanted(DOMAIN_DRIVER_API, 308).is_none());
         assert_eq!(check(handle), Err(ERROR_INVALID_PARAMETER));

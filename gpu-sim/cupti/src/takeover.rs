@@ -15,7 +15,13 @@ use crate::faults::{faults, first_disable};
 use crate::kinds::KINDS_ENABLED;
 
 /// What Kineto turns on for CUDA activities.
-const ITS_KINDS: [u32; 5] = [KIND_CONCURRENT_KERNEL, KIND_MEMCPY, KIND_MEMSET, KIND_RUNTIME, KIND_SYNCHRONIZATION];
+const ITS_KINDS: [u32; 5] = [
+    KIND_CONCURRENT_KERNEL,
+    KIND_MEMCPY,
+    KIND_MEMSET,
+    KIND_RUNTIME,
+    KIND_SYNCHRONIZATION,
+];
 const ITS_BUFFER: Layout = match Layout::from_size_align(4 << 20, 8) {
     Ok(layout) => layout,
     Err(_) => panic!("4 MiB are no layout"),
@@ -32,7 +38,9 @@ pub(crate) fn count(kernels: u64) {
         ITS_KINDS.into_iter().for_each(|kind| KINDS_ENABLED.enable(kind));
     }
     if crosses(2 * after) {
-        ITS_KINDS.into_iter().for_each(|kind| KINDS_ENABLED.disable(kind, first_disable()));
+        ITS_KINDS
+            .into_iter()
+            .for_each(|kind| KINDS_ENABLED.disable(kind, first_disable()));
     }
 }
 

@@ -13,7 +13,13 @@ use crate::records::{self, Place, every};
 use crate::{correlation, driver, subscriber, takeover};
 
 /// What the driver calls.
-pub(crate) static TRACER: Tracer = Tracer { enter, exit, submitted, synchronized, resource };
+pub(crate) static TRACER: Tracer = Tracer {
+    enter,
+    exit,
+    submitted,
+    synchronized,
+    resource,
+};
 
 extern "C" fn enter(call: &ApiCall) {
     correlation::enter(&call.scratch);
@@ -39,13 +45,20 @@ extern "C" fn exit(call: &ApiCall, result: Status) {
 
 extern "C" fn submitted(submission: &Submission) {
     let kinds = KINDS_ENABLED.of_work(submission.graph_exec);
-    let kernel_kind = if kinds & bit(KIND_CONCURRENT_KERNEL) != 0 { KIND_CONCURRENT_KERNEL } else { KIND_KERNEL };
+    let kernel_kind = if kinds & bit(KIND_CONCURRENT_KERNEL) != 0 {
+        KIND_CONCURRENT_KERNEL
+    } else {
+        KIND_KERNEL
+    };
     let wanted = bit(kernel_kind) | bit(KIND_MEMCPY) | bit(KIND_MEMCPY2) | bit(KIND_MEMSET);
     // SAFETY: the driver gives `count` operations there, for the length of this call.
     let ops = unsafe { std::slice::from_raw_parts(submission.ops, submission.count) };
     if kinds & wanted != 0 {
         let correlation = correlation::current();
-        POOL.write(|writer| ops.iter().for_each(|op| operation(writer, op, submission, correlation, kinds, kernel_kind)));
+        POOL.write(|writer| {
+            ops.iter()
+                .for_each(|op| operation(writer, op, submission, correlation, kinds, kernel_kind))
+        });
     }
     if faults().takeover.is_some() {
         takeover::count(ops.iter().filter(|op| op.kind == op::KERNEL).count() as u64);
@@ -83,7 +96,12 @@ fn operation(
     let start = submission.base_ns + op.offset_ns;
     let end = start + op.duration_ns;
     let ready_at = end + records::late_ns();
-    let mut place = Place { submission, correlation, start, end };
+    let mut place = Place {
+        submission,
+        correlation,
+        start,
+        end,
+    };
     match op.kind {
         op::KERNEL => {
             (place.start, place.end) = faulty_times(start, end);

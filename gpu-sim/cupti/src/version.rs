@@ -30,7 +30,10 @@ pub(crate) fn api_version() -> u32 {
         let version = parse(wanted.as_deref());
         version.unwrap_or_else(|| {
             let names = VERSIONS.map(|(name, _)| name).join(", ");
-            faults::complain(&format!("COLONEL_SIM_CUPTI is `{}`, not one of {names}", wanted.unwrap_or_default()))
+            faults::complain(&format!(
+                "COLONEL_SIM_CUPTI is `{}`, not one of {names}",
+                wanted.unwrap_or_default()
+            ))
         })
     })
 }
@@ -38,7 +41,10 @@ pub(crate) fn api_version() -> u32 {
 fn parse(wanted: Option<&str>) -> Option<u32> {
     match wanted {
         None | Some("") => Some(DEFAULT),
-        Some(wanted) => VERSIONS.iter().find(|(name, _)| *name == wanted).map(|(_, version)| *version),
+        Some(wanted) => VERSIONS
+            .iter()
+            .find(|(name, _)| *name == wanted)
+            .map(|(_, version)| *version),
     }
 }
 
@@ -58,14 +64,23 @@ mod tests {
     #[test]
     fn versions_are_those_of_the_wheels() {
         assert_eq!(parse(None), Some(130_001));
-        assert_eq!(["12.4", "12.9", "13.5"].map(|name| parse(Some(name))), [Some(22), Some(28), Some(130_500)]);
+        assert_eq!(
+            ["12.4", "12.9", "13.5"].map(|name| parse(Some(name))),
+            [Some(22), Some(28), Some(130_500)]
+        );
         assert_eq!(parse(Some("11.8")), None);
     }
 
     #[test]
     fn a_fault_may_lie_about_the_version() {
-        let old = Faults { old: true, ..Faults::default() };
-        let major = Faults { major: Some(14), ..Faults::default() };
+        let old = Faults {
+            old: true,
+            ..Faults::default()
+        };
+        let major = Faults {
+            major: Some(14),
+            ..Faults::default()
+        };
         assert_eq!([shown(&old), shown(&major)], [18, 140_000]);
     }
 }

@@ -45,11 +45,23 @@ enum PhaseKind {
 
 fn phases(args: &Decode) -> Vec<Phase> {
     if args.windows == 0 {
-        return vec![Phase { steps: args.steps, kind: PhaseKind::Whole }];
+        return vec![Phase {
+            steps: args.steps,
+            kind: PhaseKind::Whole,
+        }];
     }
-    let outside = Phase { steps: args.outside, kind: PhaseKind::Outside };
-    let window = Phase { steps: args.steps, kind: PhaseKind::Window };
-    [outside].into_iter().chain((0..args.windows).flat_map(|_| [window, outside])).collect()
+    let outside = Phase {
+        steps: args.outside,
+        kind: PhaseKind::Outside,
+    };
+    let window = Phase {
+        steps: args.steps,
+        kind: PhaseKind::Window,
+    };
+    [outside]
+        .into_iter()
+        .chain((0..args.windows).flat_map(|_| [window, outside]))
+        .collect()
 }
 
 /// Does the work in this process and returns what it launched.
@@ -94,7 +106,12 @@ fn run_threads(gpu: &impl Gpu, args: &Decode, phases: &[Phase]) -> Result<Count>
         let mut counts = Vec::new();
         for phase in phases {
             barrier.wait();
-            counts.push(worker.as_ref().map_err(|problem| anyhow!("{problem:#}")).and_then(|worker| worker.run(*phase)));
+            counts.push(
+                worker
+                    .as_ref()
+                    .map_err(|problem| anyhow!("{problem:#}"))
+                    .and_then(|worker| worker.run(*phase)),
+            );
             barrier.wait();
         }
         worker?.finish()?;
@@ -111,8 +128,10 @@ fn run_threads(gpu: &impl Gpu, args: &Decode, phases: &[Phase]) -> Result<Count>
             let stopped = if is_window { gpu.profiler_stop() } else { Ok(()) };
             opened = opened.and(started).and(stopped);
         }
-        let counts: Result<Count> =
-            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(anyhow!("a thread panicked")))).sum();
+        let counts: Result<Count> = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| Err(anyhow!("a thread panicked"))))
+            .sum();
         opened.and(counts)
     })
 }
@@ -129,7 +148,12 @@ impl<'a, G: Gpu> Worker<'a, G> {
     fn new(gpu: &'a G, args: &'a Decode) -> Result<Self> {
         gpu.bind_thread()?;
         let stream = gpu.create_stream()?;
-        let mut worker = Worker { gpu, args, stream, graph: None };
+        let mut worker = Worker {
+            gpu,
+            args,
+            stream,
+            graph: None,
+        };
         if args.graph {
             gpu.begin_capture(stream)?;
             worker.launch_kernels()?;
@@ -144,7 +168,11 @@ impl<'a, G: Gpu> Worker<'a, G> {
 
     /// Runs a phase; the last steps of a window may be left running.
     fn run(&self, phase: Phase) -> Result<Count> {
-        let in_flight = if phase.kind == PhaseKind::Outside { 0 } else { self.args.in_flight };
+        let in_flight = if phase.kind == PhaseKind::Outside {
+            0
+        } else {
+            self.args.in_flight
+        };
         for step in 0..phase.steps {
             let begun = Instant::now();
             self.step(step + in_flight < phase.steps)?;
@@ -155,7 +183,10 @@ impl<'a, G: Gpu> Worker<'a, G> {
         }
         let kernels = phase.steps * self.args.kernels as u64;
         let kernels_in_windows = if phase.kind == PhaseKind::Outside { 0 } else { kernels };
-        Ok(Count { kernels, kernels_in_windows })
+        Ok(Count {
+            kernels,
+            kernels_in_windows,
+        })
     }
 
     fn step(&self, synchronize: bool) -> Result<()> {
@@ -168,7 +199,11 @@ impl<'a, G: Gpu> Worker<'a, G> {
             Some(graph) => self.gpu.launch_graph(graph, self.stream)?,
             None => self.launch_kernels()?,
         }
-        if synchronize { self.gpu.synchronize(self.stream) } else { Ok(()) }
+        if synchronize {
+            self.gpu.synchronize(self.stream)
+        } else {
+            Ok(())
+        }
     }
 
     /// Waits for what is still running.

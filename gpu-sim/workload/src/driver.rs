@@ -76,18 +76,32 @@ impl Driver {
         let symbols = Symbols::open(c"libcuda.so.1", "libsim_cuda.so", c"colonel_sim_hooks", libc::RTLD_NOW)?;
         let functions = Functions::find(symbols)?;
         check("cuInit", (functions.init)(0))?;
-        let (peer_context, peer) =
-            if args.peer { alloc(&functions, 1, PEER_BYTES)? } else { (Handle(null_mut()), 0) };
+        let (peer_context, peer) = if args.peer {
+            alloc(&functions, 1, PEER_BYTES)?
+        } else {
+            (Handle(null_mut()), 0)
+        };
         let (context, device) = alloc(&functions, 0, FILL_BYTES.max(PEER_BYTES))?;
         let kernels = load_kernels(&functions)?;
-        Ok(Driver { functions, kernels, context, peer_context, host: vec![0; COPY_BYTES].into(), device, peer })
+        Ok(Driver {
+            functions,
+            kernels,
+            context,
+            peer_context,
+            host: vec![0; COPY_BYTES].into(),
+            device,
+            peer,
+        })
     }
 }
 
 /// Makes the primary context of `device` current and allocates there.
 fn alloc(functions: &Functions, device: i32, bytes: usize) -> Result<(Handle, u64)> {
     let (mut context, mut address) = (null_mut(), 0);
-    check("cuDevicePrimaryCtxRetain", (functions.primary_context)(&raw mut context, device))?;
+    check(
+        "cuDevicePrimaryCtxRetain",
+        (functions.primary_context)(&raw mut context, device),
+    )?;
     check("cuCtxSetCurrent", (functions.set_current)(context))?;
     check("cuMemAlloc", (functions.alloc)(&raw mut address, bytes))?;
     Ok((Handle(context), address))
@@ -95,10 +109,16 @@ fn alloc(functions: &Functions, device: i32, bytes: usize) -> Result<(Handle, u6
 
 fn load_kernels(functions: &Functions) -> Result<Vec<Handle>> {
     let mut module = null_mut();
-    check("cuModuleLoadData", (functions.module_load)(&raw mut module, b"\0".as_ptr().cast()))?;
+    check(
+        "cuModuleLoadData",
+        (functions.module_load)(&raw mut module, b"\0".as_ptr().cast()),
+    )?;
     let function = |name: *const c_char| {
         let mut function = null_mut();
-        check("cuModuleGetFunction", (functions.module_function)(&raw mut function, module, name))?;
+        check(
+            "cuModuleGetFunction",
+            (functions.module_function)(&raw mut function, module, name),
+        )?;
         Ok(Handle(function))
     };
     KERNELS.iter().map(|kernel| function(kernel.name.as_ptr())).collect()
@@ -111,7 +131,10 @@ impl Gpu for Driver {
 
     fn create_stream(&self) -> Result<Handle> {
         let mut stream = null_mut();
-        check("cuStreamCreate", (self.functions.stream_create)(&raw mut stream, NON_BLOCKING))?;
+        check(
+            "cuStreamCreate",
+            (self.functions.stream_create)(&raw mut stream, NON_BLOCKING),
+        )?;
         Ok(Handle(stream))
     }
 
@@ -120,7 +143,11 @@ impl Gpu for Driver {
         let kernel = &KERNELS[index];
         let mut value = [0; 16];
         value[..3].copy_from_slice(&kernel.cluster);
-        let attribute = Attribute { id: CLUSTER_DIMENSION, pad: 0, value };
+        let attribute = Attribute {
+            id: CLUSTER_DIMENSION,
+            pad: 0,
+            value,
+        };
         let config = Config {
             grid: kernel.grid,
             block: kernel.block,
@@ -146,7 +173,10 @@ impl Gpu for Driver {
     }
 
     fn fill(&self, stream: Handle) -> Result<()> {
-        check("cuMemsetD8Async", (self.functions.fill)(self.device, 0, FILL_BYTES, stream.0))
+        check(
+            "cuMemsetD8Async",
+            (self.functions.fill)(self.device, 0, FILL_BYTES, stream.0),
+        )
     }
 
     fn synchronize(&self, stream: Handle) -> Result<()> {
@@ -154,13 +184,22 @@ impl Gpu for Driver {
     }
 
     fn begin_capture(&self, stream: Handle) -> Result<()> {
-        check("cuStreamBeginCapture", (self.functions.begin_capture)(stream.0, THREAD_LOCAL))
+        check(
+            "cuStreamBeginCapture",
+            (self.functions.begin_capture)(stream.0, THREAD_LOCAL),
+        )
     }
 
     fn end_capture(&self, stream: Handle) -> Result<Handle> {
         let (mut graph, mut exec) = (null_mut(), null_mut());
-        check("cuStreamEndCapture", (self.functions.end_capture)(stream.0, &raw mut graph))?;
-        check("cuGraphInstantiateWithFlags", (self.functions.instantiate)(&raw mut exec, graph, 0))?;
+        check(
+            "cuStreamEndCapture",
+            (self.functions.end_capture)(stream.0, &raw mut graph),
+        )?;
+        check(
+            "cuGraphInstantiateWithFlags",
+            (self.functions.instantiate)(&raw mut exec, graph, 0),
+        )?;
         Ok(Handle(exec))
     }
 

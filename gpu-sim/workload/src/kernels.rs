@@ -13,12 +13,24 @@ pub(crate) struct Kernel {
 }
 
 const fn kernel(name: &'static CStr, grid: [u32; 3], block: [u32; 3], shared: u32) -> Kernel {
-    Kernel { name, grid, block, cluster: [0; 3], shared }
+    Kernel {
+        name,
+        grid,
+        block,
+        cluster: [0; 3],
+        shared,
+    }
 }
 
 /// A matrix product of cuBLAS: a name that is not mangled, clusters, much shared memory.
 const fn product(name: &'static CStr, grid: [u32; 3]) -> Kernel {
-    Kernel { name, grid, block: [384, 1, 1], cluster: [2, 1, 1], shared: 199_168 }
+    Kernel {
+        name,
+        grid,
+        block: [384, 1, 1],
+        cluster: [2, 1, 1],
+        shared: 199_168,
+    }
 }
 
 /// All kernels: the first opens a step, the last closes it, those between make a layer.
@@ -109,8 +121,16 @@ mod tests {
     #[test]
     fn every_launch_is_one_the_gpu_takes() {
         for kernel in &KERNELS {
-            assert!(kernel.block.iter().product::<u32>() <= 1_024 && !kernel.grid.contains(&0), "{:?}", kernel.name);
-            assert!(kernel.cluster[0] == 0 || kernel.grid[0].is_multiple_of(kernel.cluster[0]), "{:?}", kernel.name);
+            assert!(
+                kernel.block.iter().product::<u32>() <= 1_024 && !kernel.grid.contains(&0),
+                "{:?}",
+                kernel.name
+            );
+            assert!(
+                kernel.cluster[0] == 0 || kernel.grid[0].is_multiple_of(kernel.cluster[0]),
+                "{:?}",
+                kernel.name
+            );
         }
     }
 }

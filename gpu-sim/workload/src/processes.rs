@@ -35,7 +35,11 @@ pub(crate) fn run(args: &Decode) -> Result<ExitCode> {
     set_environment(args);
     let Some(number) = args.fork else {
         let count = decode::run(args)?;
-        print(&Summary { count, processes: 1, pids: vec![std::process::id()] })?;
+        print(&Summary {
+            count,
+            processes: 1,
+            pids: vec![std::process::id()],
+        })?;
         return Ok(end(args));
     };
     let mut children = Vec::new();
@@ -120,7 +124,11 @@ fn fork() -> Result<Forked> {
             drop((count, told));
             Ok(Forked::Child(tell, printed))
         }
-        pid => Ok(Forked::Parent(Child { pid, count: BufReader::new(count), printed: told })),
+        pid => Ok(Forked::Parent(Child {
+            pid,
+            count: BufReader::new(count),
+            printed: told,
+        })),
     }
 }
 
@@ -154,7 +162,12 @@ fn gather(children: Vec<Child>) -> Result<ExitCode> {
     drop(printed);
     let codes = pids.into_iter().map(wait).collect::<Result<Vec<_>>>()?;
     counts.into_iter().collect::<Result<Vec<_>>>()?;
-    let code = codes.iter().find(|code| **code != 0).or(codes.first()).copied().unwrap_or(0);
+    let code = codes
+        .iter()
+        .find(|code| **code != 0)
+        .or(codes.first())
+        .copied()
+        .unwrap_or(0);
     Ok(ExitCode::from(code))
 }
 
@@ -171,6 +184,10 @@ fn wait(pid: libc::pid_t) -> Result<u8> {
             bail!("child {pid} is lost: {error}");
         }
     }
-    let code = if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) };
+    let code = if libc::WIFSIGNALED(status) {
+        128 + libc::WTERMSIG(status)
+    } else {
+        libc::WEXITSTATUS(status)
+    };
     Ok(code as u8)
 }

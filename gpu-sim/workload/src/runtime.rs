@@ -88,14 +88,35 @@ pub(crate) struct Runtime {
 
 impl Runtime {
     pub(crate) fn open(args: &Decode) -> Result<Runtime> {
-        let flags = if args.resolve == Resolve::Global { libc::RTLD_GLOBAL } else { libc::RTLD_LOCAL };
-        let library =
-            Symbols::open(c"libcudart.so.13", "libsim_cudart.so", c"colonel_sim_cudart", libc::RTLD_NOW | flags)?;
+        let flags = if args.resolve == Resolve::Global {
+            libc::RTLD_GLOBAL
+        } else {
+            libc::RTLD_LOCAL
+        };
+        let library = Symbols::open(
+            c"libcudart.so.13",
+            "libsim_cudart.so",
+            c"colonel_sim_cudart",
+            libc::RTLD_NOW | flags,
+        )?;
         register_kernels(library)?;
-        let functions = Functions::find(if args.resolve == Resolve::Global { Symbols::global() } else { library })?;
-        let peer = if args.peer { alloc(&functions, 1, PEER_BYTES)? } else { Handle(null_mut()) };
+        let functions = Functions::find(if args.resolve == Resolve::Global {
+            Symbols::global()
+        } else {
+            library
+        })?;
+        let peer = if args.peer {
+            alloc(&functions, 1, PEER_BYTES)?
+        } else {
+            Handle(null_mut())
+        };
         let device = alloc(&functions, 0, FILL_BYTES.max(PEER_BYTES))?;
-        Ok(Runtime { functions, host: vec![0; COPY_BYTES].into(), device, peer })
+        Ok(Runtime {
+            functions,
+            host: vec![0; COPY_BYTES].into(),
+            device,
+            peer,
+        })
     }
 }
 
@@ -124,7 +145,18 @@ fn register_kernels(library: Symbols) -> Result<()> {
         let name = kernel.name.as_ptr();
         let none = null_mut();
         let warp = null_mut();
-        register_function(binary, host_function(index), name.cast_mut(), name, -1, none, none, none, none, warp);
+        register_function(
+            binary,
+            host_function(index),
+            name.cast_mut(),
+            name,
+            -1,
+            none,
+            none,
+            none,
+            none,
+            warp,
+        );
     }
     Ok(())
 }
@@ -136,7 +168,10 @@ impl Gpu for Runtime {
 
     fn create_stream(&self) -> Result<Handle> {
         let mut stream = null_mut();
-        check("cudaStreamCreateWithFlags", (self.functions.stream_create)(&raw mut stream, NON_BLOCKING))?;
+        check(
+            "cudaStreamCreateWithFlags",
+            (self.functions.stream_create)(&raw mut stream, NON_BLOCKING),
+        )?;
         Ok(Handle(stream))
     }
 
@@ -150,10 +185,24 @@ impl Gpu for Runtime {
         }
         let mut value = [0; 16];
         value[..3].copy_from_slice(&kernel.cluster);
-        let attribute = Attribute { id: CLUSTER_DIMENSION, pad: 0, value };
+        let attribute = Attribute {
+            id: CLUSTER_DIMENSION,
+            pad: 0,
+            value,
+        };
         let attributes = &raw const attribute;
-        let config = Config { grid, block, shared, stream: stream.0, attributes, attribute_count: 1 };
-        check("cudaLaunchKernelExC", (self.functions.launch_ex)(&raw const config, function, null_mut()))
+        let config = Config {
+            grid,
+            block,
+            shared,
+            stream: stream.0,
+            attributes,
+            attribute_count: 1,
+        };
+        check(
+            "cudaLaunchKernelExC",
+            (self.functions.launch_ex)(&raw const config, function, null_mut()),
+        )
     }
 
     fn copy_in(&self, stream: Handle) -> Result<()> {
@@ -168,7 +217,10 @@ impl Gpu for Runtime {
     }
 
     fn fill(&self, stream: Handle) -> Result<()> {
-        check("cudaMemsetAsync", (self.functions.fill)(self.device.0, 0, FILL_BYTES, stream.0))
+        check(
+            "cudaMemsetAsync",
+            (self.functions.fill)(self.device.0, 0, FILL_BYTES, stream.0),
+        )
     }
 
     fn synchronize(&self, stream: Handle) -> Result<()> {
@@ -176,13 +228,22 @@ impl Gpu for Runtime {
     }
 
     fn begin_capture(&self, stream: Handle) -> Result<()> {
-        check("cudaStreamBeginCapture", (self.functions.begin_capture)(stream.0, THREAD_LOCAL))
+        check(
+            "cudaStreamBeginCapture",
+            (self.functions.begin_capture)(stream.0, THREAD_LOCAL),
+        )
     }
 
     fn end_capture(&self, stream: Handle) -> Result<Handle> {
         let (mut graph, mut exec) = (null_mut(), null_mut());
-        check("cudaStreamEndCapture", (self.functions.end_capture)(stream.0, &raw mut graph))?;
-        check("cudaGraphInstantiate", (self.functions.instantiate)(&raw mut exec, graph, 0))?;
+        check(
+            "cudaStreamEndCapture",
+            (self.functions.end_capture)(stream.0, &raw mut graph),
+        )?;
+        check(
+            "cudaGraphInstantiate",
+            (self.functions.instantiate)(&raw mut exec, graph, 0),
+        )?;
         Ok(Handle(exec))
     }
 

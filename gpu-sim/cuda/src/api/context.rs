@@ -53,7 +53,10 @@ fn create_current(place: *mut *mut c_void, device: i32) -> Result<(), Status> {
 }
 
 fn alive(context: *mut c_void) -> Result<&'static Context, Status> {
-    get::<Context>(context).ok().filter(|context| !context.is_destroyed()).ok_or(status::INVALID_CONTEXT)
+    get::<Context>(context)
+        .ok()
+        .filter(|context| !context.is_destroyed())
+        .ok_or(status::INVALID_CONTEXT)
 }
 
 sim_abi::api! { Some(&HOOKS), DOMAIN;

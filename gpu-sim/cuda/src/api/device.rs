@@ -17,7 +17,10 @@ const VERSION: i32 = 13_000;
 
 fn known(ordinal: i32) -> Result<u32, Status> {
     ensure_initialized()?;
-    u32::try_from(ordinal).ok().filter(|ordinal| *ordinal < device::count()).ok_or(status::INVALID_DEVICE)
+    u32::try_from(ordinal)
+        .ok()
+        .filter(|ordinal| *ordinal < device::count())
+        .ok_or(status::INVALID_DEVICE)
 }
 
 fn give_uuid(uuid: *mut [u8; 16], ordinal: i32) -> Result<(), Status> {
@@ -90,16 +93,21 @@ fn error_text(error: Status) -> Result<(&'static CStr, &'static CStr), Status> {
         status::INVALID_DEVICE => (c"CUDA_ERROR_INVALID_DEVICE", c"invalid device ordinal"),
         status::INVALID_CONTEXT => (c"CUDA_ERROR_INVALID_CONTEXT", c"invalid device context"),
         status::INVALID_HANDLE => (c"CUDA_ERROR_INVALID_HANDLE", c"invalid resource handle"),
-        status::ILLEGAL_STATE => (c"CUDA_ERROR_ILLEGAL_STATE", c"the operation cannot be performed in the present state"),
+        status::ILLEGAL_STATE => (
+            c"CUDA_ERROR_ILLEGAL_STATE",
+            c"the operation cannot be performed in the present state",
+        ),
         status::NOT_FOUND => (c"CUDA_ERROR_NOT_FOUND", c"named symbol not found"),
         status::NOT_READY => (c"CUDA_ERROR_NOT_READY", c"device not ready"),
         status::LAUNCH_FAILED => (c"CUDA_ERROR_LAUNCH_FAILED", c"unspecified launch failure"),
-        status::STREAM_CAPTURE_UNSUPPORTED => {
-            (c"CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", c"operation not permitted when stream is capturing")
-        }
-        status::STREAM_CAPTURE_INVALIDATED => {
-            (c"CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", c"operation failed due to a previous error during capture")
-        }
+        status::STREAM_CAPTURE_UNSUPPORTED => (
+            c"CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
+            c"operation not permitted when stream is capturing",
+        ),
+        status::STREAM_CAPTURE_INVALIDATED => (
+            c"CUDA_ERROR_STREAM_CAPTURE_INVALIDATED",
+            c"operation failed due to a previous error during capture",
+        ),
         _ => return Err(status::INVALID_VALUE),
     })
 }
@@ -109,7 +117,9 @@ fn own_handle() -> Option<*mut c_void> {
     static HANDLE: OnceLock<usize> = OnceLock::new();
     let handle = *HANDLE.get_or_init(|| {
         let path = library::file_of(own_handle as *const c_void).map(|path| path.into_os_string().into_encoded_bytes());
-        let Some(path) = path.and_then(|path| CString::new(path).ok()) else { return 0 };
+        let Some(path) = path.and_then(|path| CString::new(path).ok()) else {
+            return 0;
+        };
         // SAFETY: the library is loaded: this only takes a handle to it.
         unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_NOLOAD) as usize }
     });

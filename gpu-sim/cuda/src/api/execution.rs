@@ -41,7 +41,9 @@ impl Config {
         // SAFETY: the caller has so many attributes there.
         let attributes = unsafe { std::slice::from_raw_parts(self.attributes, self.attribute_count as usize) };
         let cluster = attributes.iter().find(|attribute| attribute.id == CLUSTER_DIMENSION);
-        cluster.map_or([0; 3], |attribute| [attribute.value[0], attribute.value[1], attribute.value[2]])
+        cluster.map_or([0; 3], |attribute| {
+            [attribute.value[0], attribute.value[1], attribute.value[2]]
+        })
     }
 }
 
@@ -52,7 +54,10 @@ fn symbol(function: *mut c_void) -> *const c_char {
 fn launch(function: *mut c_void, config: &Config) -> Result<(), Status> {
     submit::ready()?;
     let (function, stream) = (get::<Function>(function)?, stream(config.stream)?);
-    let threads = config.block.iter().fold(1_u64, |product, side| product.saturating_mul(u64::from(*side)));
+    let threads = config
+        .block
+        .iter()
+        .fold(1_u64, |product, side| product.saturating_mul(u64::from(*side)));
     if config.grid.contains(&0) || threads == 0 || threads > 1024 {
         return Err(status::INVALID_VALUE);
     }

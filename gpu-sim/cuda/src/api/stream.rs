@@ -20,14 +20,22 @@ const NON_BLOCKING: u32 = 1;
 fn create(place: *mut *mut c_void, flags: u32, priority: i32) -> Result<(), Status> {
     submit::ready()?;
     let context = current().ok_or(status::INVALID_CONTEXT)?;
-    let flag = if flags & NON_BLOCKING != 0 { flag::NON_BLOCKING } else { flag::DEFAULT };
+    let flag = if flags & NON_BLOCKING != 0 {
+        flag::NON_BLOCKING
+    } else {
+        flag::DEFAULT
+    };
     let stream = Stream::create(context, priority, flag);
     hooks::resource(&stream_resource(STREAM_CREATED, stream));
     give(place, handle(stream))
 }
 
 fn finished(done_at: u64) -> Result<(), Status> {
-    if done_at <= now_ns() { Ok(()) } else { Err(status::NOT_READY) }
+    if done_at <= now_ns() {
+        Ok(())
+    } else {
+        Err(status::NOT_READY)
+    }
 }
 
 sim_abi::api! { Some(&HOOKS), DOMAIN;

@@ -51,7 +51,17 @@ fn launch(
     let function = kernels::function(driver, function)?;
     let extra = std::ptr::null_mut();
     check((driver.launch)(
-        function, grid.x, grid.y, grid.z, block.x, block.y, block.z, shared as u32, stream, args, extra,
+        function,
+        grid.x,
+        grid.y,
+        grid.z,
+        block.x,
+        block.y,
+        block.z,
+        shared as u32,
+        stream,
+        args,
+        extra,
     ))
 }
 
@@ -68,7 +78,12 @@ fn launch_configured(config: *const Config, function: *const c_void, args: *mut 
         attributes: config.attributes,
         attribute_count: config.attribute_count,
     };
-    check((driver.launch_ex)((&raw const config).cast(), function, args, std::ptr::null_mut()))
+    check((driver.launch_ex)(
+        (&raw const config).cast(),
+        function,
+        args,
+        std::ptr::null_mut(),
+    ))
 }
 
 sim_abi::api! { hooks(), DOMAIN;

@@ -26,7 +26,14 @@ fn copy(dst: *mut c_void, src: *const c_void, bytes: usize, kind: u32, stream: H
 fn copy_peer(dst: (u64, i32), src: (u64, i32), bytes: usize, stream: Handle) -> Result<(), Status> {
     let driver = ready()?;
     let [dst_context, src_context] = [primary_context(driver, dst.1)?, primary_context(driver, src.1)?];
-    check((driver.copy_peer)(dst.0, dst_context, src.0, src_context, bytes, stream))
+    check((driver.copy_peer)(
+        dst.0,
+        dst_context,
+        src.0,
+        src_context,
+        bytes,
+        stream,
+    ))
 }
 
 fn alloc(place: *mut *mut c_void, bytes: usize) -> Result<(), Status> {
