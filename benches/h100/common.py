@@ -46,7 +46,7 @@ class Ran:
             "command": shlex.join(self.command),
             "code": self.code,
             "seconds": round(self.seconds, 2),
-            "colonel_says": [line for line in self.err.splitlines() if line.startswith("colonel")][-12:],
+            "colonel_says": [line for line in self.err.splitlines() if line.startswith(("colonel", " " * 9))][-12:],
             **({"stderr": self.err[-1500:], "stdout": self.out[-500:]} if failed else {}),
         }
 
