@@ -16,7 +16,9 @@ fn pipeline(criterion: &mut Criterion) {
     buffers.iter().for_each(|buffer| filled.take(buffer));
     assert_eq!(filled.kernels(), KERNELS);
     filled.seal().expect("the segment is written");
-    let bytes = std::fs::metadata(folder.path().join("kernels/1-1/000001.parquet")).expect("sealed").len();
+    let bytes = std::fs::metadata(folder.path().join("kernels/1-1/000001.parquet"))
+        .expect("sealed")
+        .len();
     println!("bytes a kernel on disk: {:.2}", bytes as f64 / KERNELS as f64);
 
     let mut group = criterion.benchmark_group("pipeline");

@@ -35,8 +35,8 @@ pub(crate) struct Pool {
     pub(crate) overflowed: AtomicU64,
     /// Buffers completed to us that were never ours.
     pub(crate) foreign: AtomicU64,
-    /// Buffers that CUPTI asked for: stands still when somebody else took over the callbacks.
-    pub(crate) requested: AtomicU64,
+    /// Buffers that CUPTI asked for and gave back: stands still when somebody else took over the callbacks.
+    pub(crate) moved: AtomicU64,
 }
 
 impl Pool {
@@ -50,13 +50,13 @@ impl Pool {
             overflow_free: bounded(OVERFLOW_BUFFERS),
             overflowed: AtomicU64::new(0),
             foreign: AtomicU64::new(0),
-            requested: AtomicU64::new(0),
+            moved: AtomicU64::new(0),
         }
     }
 
     /// Lends a zeroed buffer. `None` only when all overflow is lent too, or memory is out.
     pub(crate) fn request(&self) -> Option<*mut u8> {
-        self.requested.fetch_add(1, Ordering::Relaxed);
+        self.moved.fetch_add(1, Ordering::Relaxed);
         if let Ok(slot) = self.free.1.try_recv() {
             return self.pointer(slot);
         }
@@ -86,6 +86,7 @@ impl Pool {
             self.foreign.fetch_add(1, Ordering::Relaxed);
             return None;
         };
+        self.moved.fetch_add(1, Ordering::Relaxed);
         let filled = Filled {
             slot,
             valid: valid.min(BUFFER_BYTES),

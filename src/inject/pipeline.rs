@@ -92,11 +92,17 @@ impl Pipeline {
 pub fn graph_buffers(api_version: u32, nodes: usize, kernels: usize) -> Vec<Vec<u8>> {
     let names: Vec<*const std::ffi::c_char> = (0..nodes.div_ceil(8))
         .map(|number| {
-            let name = format!("_ZN4vllm{}fused_kernel_{number:03}IN3c108BFloat16ELi128ELb1EEEvPKT_PS2_if", 16);
+            let name = format!(
+                "_ZN4vllm{}fused_kernel_{number:03}IN3c108BFloat16ELi128ELb1EEEvPKT_PS2_if",
+                16
+            );
             CString::new(name).unwrap_or_default().into_raw().cast_const()
         })
         .collect();
-    let size = Layout::of_version(api_version).strides.get(KIND_CONCURRENT_KERNEL).unwrap_or(size_of::<Kernel>());
+    let size = Layout::of_version(api_version)
+        .strides
+        .get(KIND_CONCURRENT_KERNEL)
+        .unwrap_or(size_of::<Kernel>());
     let per_buffer = crate::inject::buffers::BUFFER_BYTES / size;
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     let mut clock = 1_764_000_000_000_000_000_u64;

@@ -1,7 +1,6 @@
 //! Records to rows: one builder a table, what is no row counted as lost.
 
 use std::collections::BTreeMap;
-use std::ffi::CStr;
 
 use cupti_sys::constants::*;
 use cupti_sys::names;
@@ -296,25 +295,4 @@ impl Sink for Converter<'_> {
             stream_kind: names::stream_flag_name(record.flag()),
         });
     }
-}
-
-/// Name of an API function, from the loaded libcupti.
-pub(crate) fn name_from_cupti(
-    function: unsafe extern "C" fn(u32, u32, *mut *const std::ffi::c_char) -> u32,
-    domain: u32,
-    cbid: u32,
-) -> Option<String> {
-    let mut name = std::ptr::null();
-    // SAFETY: the function writes a pointer to a static string, or fails.
-    let status = unsafe { function(domain, cbid, &raw mut name) };
-    if status != SUCCESS || name.is_null() {
-        return None;
-    }
-    // SAFETY: as above.
-    let text = unsafe { CStr::from_ptr(name) }.to_string_lossy();
-    // `cudaLaunchKernel_v7000` → `cudaLaunchKernel`: the suffix is CUPTI's, not the function's.
-    let plain = text
-        .rsplit_once("_v")
-        .filter(|(_, digits)| digits.len() >= 4 && digits.bytes().all(|b| b.is_ascii_digit()));
-    Some(plain.map_or_else(|| text.clone().into_owned(), |(name, _)| name.to_owned()))
 }

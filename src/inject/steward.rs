@@ -28,6 +28,10 @@ const DRAIN_FIRST: Duration = Duration::from_millis(10);
 const DRAIN_LAST: Duration = Duration::from_secs(1);
 /// Flushes in a row that brought nothing, after which draining rests until the next window or the end.
 const DRAIN_IDLE: u32 = 20;
+/// Silence of CUPTI that makes us suspicious, and the CUDA calls that the program must have made meanwhile: a program
+/// that polls one long kernel makes few.
+const SILENCE: Duration = Duration::from_secs(2);
+const SILENCE_CALLS: u32 = 1_000;
 /// A client that says nothing for this long is left.
 const CLIENT_TIMEOUT: Duration = Duration::from_millis(500);
 const MAX_REQUESTS: u32 = 16;
@@ -103,7 +107,23 @@ struct Steward {
     next_flush: Option<Instant>,
     drain_step: Duration,
     idle_flushes: u32,
-    requested_seen: u64,
+    canary: Canary,
+}
+
+/// Notices that no record reaches us any more though the program calls CUDA: somebody else registered buffers.
+#[derive(Debug, Default)]
+struct Canary {
+    moved: u64,
+    /// When buffers last moved, and the correlation id then.
+    last: Option<(Instant, u32)>,
+    silent: Option<Silence>,
+}
+
+/// How long, and how many calls.
+#[derive(Debug, Clone, Copy)]
+struct Silence {
+    since: Instant,
+    calls: u32,
 }
 
 impl Steward {
@@ -125,7 +145,7 @@ impl Steward {
             next_flush: None,
             drain_step: DRAIN_FIRST,
             idle_flushes: 0,
-            requested_seen: 0,
+            canary: Canary::default(),
         }
     }
 
@@ -166,8 +186,8 @@ impl Steward {
         if self.guest.wake.drain.swap(false, Ordering::AcqRel) {
             self.drain_step = DRAIN_FIRST;
             self.idle_flushes = 0;
-            self.flush(false);
-            self.request_seal(None);
+            self.flush_and_seal(false, None);
+            self.bury_canary();
             self.next_flush = Some(Instant::now() + self.drain_step);
             return;
         }
@@ -181,11 +201,12 @@ impl Steward {
         }
         let brought = self.flush(false);
         self.next_flush = if open {
+            self.listen_to_canary(brought);
             Some(Instant::now() + FLUSH_EVERY)
         } else {
             if brought {
                 self.idle_flushes = 0;
-                self.request_seal(None);
+                self.request_seal(self.guest.windows.closed(), None);
             } else {
                 self.idle_flushes += 1;
             }
@@ -215,17 +236,60 @@ impl Steward {
                     .to_owned(),
             );
         }
-        let requested = self.guest.pool.requested.load(Ordering::Relaxed);
-        let moved = requested != self.requested_seen;
-        self.requested_seen = requested;
-        moved
+        let moved = self.guest.pool.moved.load(Ordering::Relaxed);
+        let brought = moved != self.canary.moved;
+        self.canary.moved = moved;
+        brought
+    }
+
+    /// Looks after each flush of an open window whether records still come.
+    fn listen_to_canary(&mut self, brought: bool) {
+        let mark = self.guest.attached.get().and_then(|attached| attached.mark());
+        match (mark, self.canary.last) {
+            (Some(mark), Some((since, then))) if !brought => {
+                let calls = mark.wrapping_sub(then);
+                if since.elapsed() > SILENCE && calls > SILENCE_CALLS {
+                    self.canary.silent = Some(Silence { since, calls });
+                }
+            }
+            (mark, _) => {
+                self.canary.last = mark.map(|mark| (Instant::now(), mark));
+                self.canary.silent = None;
+            }
+        }
+    }
+
+    /// The window closed: if records had stopped coming, what they were is lost.
+    fn bury_canary(&mut self) {
+        self.canary.last = None;
+        let Some(silence) = self.canary.silent.take() else {
+            return;
+        };
+        self.guest.losses.add("records", Reason::CallbacksReplaced, None);
+        self.guest.problem(
+            "callbacks_replaced",
+            format!(
+                "no record came in the last {:.1} s of a window though the program made {} CUDA calls: another CUPTI \
+                 client in the process (torch profiler?) took over its buffers; close that client, then run again",
+                silence.since.elapsed().as_secs_f64(),
+                silence.calls
+            ),
+        );
+    }
+
+    fn flush_and_seal(&mut self, forced: bool, wait: Option<Duration>) {
+        let closed = self.guest.windows.closed();
+        self.flush(forced);
+        self.request_seal(closed, wait);
     }
 
     /// Asks the writer to seal; waits for it if a limit is given.
-    fn request_seal(&self, wait: Option<Duration>) {
+    fn request_seal(&self, closed: usize, wait: Option<Duration>) {
         let Some(writer) = self.guest.writer.get() else { return };
         let (done, answer) = bounded(1);
-        if writer.send_timeout(Message::Seal(done), SEAL_TIMEOUT).is_ok()
+        if writer
+            .send_timeout(Message::Seal { done, closed }, SEAL_TIMEOUT)
+            .is_ok()
             && let Some(limit) = wait
         {
             let _ = answer.recv_timeout(limit);
@@ -238,8 +302,8 @@ impl Steward {
         if attached {
             self.flush(false);
             // What is still in flight at exit comes with end = 0 and is counted as lost.
-            self.flush(true);
-            self.request_seal(Some(SEAL_TIMEOUT));
+            self.flush_and_seal(true, Some(SEAL_TIMEOUT));
+            self.bury_canary();
         }
         self.guest.gate.end();
         self.guest.touch();
@@ -329,14 +393,12 @@ impl Steward {
                     return self.reply(Some("no window is open".to_owned()));
                 }
                 self.guest.close_window(None, true);
-                self.flush(false);
-                self.request_seal(Some(SEAL_TIMEOUT));
+                self.flush_and_seal(false, Some(SEAL_TIMEOUT));
                 self.reply(None)
             }
             Op::Status => self.reply(None),
             Op::Flush => {
-                self.flush(false);
-                self.request_seal(Some(SEAL_TIMEOUT));
+                self.flush_and_seal(false, Some(SEAL_TIMEOUT));
                 self.reply(None)
             }
         }

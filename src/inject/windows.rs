@@ -65,6 +65,7 @@ impl Windows {
             end_ns: None,
             trigger: trigger.to_owned(),
             name,
+            sealed_ns: None,
         };
         spans.push(Span {
             window,
@@ -83,6 +84,21 @@ impl Windows {
         span.closed_at = mark;
         self.version.fetch_add(1, Ordering::Release);
         Some(span.window.number)
+    }
+
+    /// Windows that have closed.
+    pub(crate) fn closed(&self) -> usize {
+        lock(&self.spans)
+            .iter()
+            .take_while(|span| span.window.end_ns.is_some())
+            .count()
+    }
+
+    /// The first `closed` windows are on disk.
+    pub(crate) fn sealed(&self, closed: usize, now_ns: i64) {
+        for span in lock(&self.spans).iter_mut().take(closed) {
+            span.window.sealed_ns.get_or_insert(now_ns);
+        }
     }
 
     /// For the process file.

@@ -17,7 +17,7 @@ use crate::inject::guest::{Guest, lock};
 use crate::inject::log::log;
 use crate::inject::losses::Reason;
 use crate::inject::names::Names;
-use crate::inject::rows::{Converter, Rows, name_from_cupti};
+use crate::inject::rows::{Converter, Rows};
 use crate::inject::sealing::Sealing;
 use crate::inject::threads;
 use crate::inject::windows::WindowFinder;
@@ -35,8 +35,13 @@ const MAX_FAILURES: u32 = 3;
 pub(crate) enum Message {
     /// A buffer of records.
     Buffer(Filled),
-    /// Seal what has come before this message, then answer.
-    Seal(Sender<()>),
+    /// Seal what has come before this message, then answer. All of the first `closed` windows has come.
+    Seal {
+        /// Answered when done.
+        done: Sender<()>,
+        /// Windows that had closed before the last flush.
+        closed: usize,
+    },
 }
 
 /// Starts the writer if it does not run yet.
@@ -96,11 +101,13 @@ impl Writer {
                     crate::inject::guard::ffi((), || self.take(filled));
                     self.guest.pool.recycle(filled);
                 }
-                Ok(Message::Seal(done)) => {
-                    self.seal();
+                Ok(Message::Seal { done, closed }) => {
+                    if self.seal() {
+                        self.guest.windows.sealed(closed, threads::now_ns());
+                    }
                     let _ = done.try_send(());
                 }
-                Err(RecvTimeoutError::Timeout) => self.seal(),
+                Err(RecvTimeoutError::Timeout) => drop(self.seal()),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             let overdue = self.unsealed_since.is_some_and(|since| since.elapsed() >= SEAL_AFTER);
@@ -127,8 +134,10 @@ impl Writer {
             names: &mut self.names,
             api_names: &mut self.api_names,
             api_name: |domain, cbid| {
-                let function = entry::guest()?.attached.get()?.cupti.functions.cuptiGetCallbackName?;
-                name_from_cupti(function, domain, cbid)
+                let functions = &entry::guest()?.attached.get()?.cupti.functions;
+                // SAFETY: a libcupti is never unloaded, and CUDA is initialised once records come.
+                let name = unsafe { cupti_sys::names::callback_name(functions, domain, cbid) }?;
+                Some(cupti_sys::names::function_name(&name).to_owned())
             },
             windows: &self.windows,
             losses: &guest.losses,
@@ -153,17 +162,19 @@ impl Writer {
         self.note_progress();
     }
 
-    /// Seals every table that has rows.
-    fn seal(&mut self) {
+    /// Seals every table that has rows; false if some are lost.
+    fn seal(&mut self) -> bool {
         self.unsealed_since = None;
         self.windows.renew(&self.guest.windows);
         let failed = self
             .sealing
             .seal(self.guest, &mut self.rows, &self.names, &self.windows);
+        let whole = failed.is_none();
         self.note_progress();
         self.after_seal(failed);
         self.guest.touch();
         self.guest.wake.steward();
+        whole
     }
 
     fn after_seal(&mut self, failed: Option<io::Error>) {

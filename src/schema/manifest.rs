@@ -226,6 +226,9 @@ pub struct Window {
     /// Name given.
     #[serde(default)]
     pub name: Option<String>,
+    /// All that was complete when it closed is on disk, Unix ns. Null in a process that was killed: some of it is not.
+    #[serde(default)]
+    pub sealed_ns: Option<i64>,
 }
 
 /// Records that did not become rows, see the table `losses`.
