@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use cudarc::driver::{CudaContext, sys};
+use cudarc::driver::CudaContext;
 
 /// Exit code where there is nothing to run on.
 const NO_GPU: u8 = 3;
@@ -84,11 +84,35 @@ fn say(message: &str) {
     let _ = writeln!(std::io::stderr(), "{message}");
 }
 
+/// Functions of the driver without which cudarc would panic half-way.
+const NEEDED: [&str; 12] = [
+    "cuDevicePrimaryCtxRetain",
+    "cuStreamCreate",
+    "cuMemAllocAsync",
+    "cuMemcpyHtoDAsync_v2",
+    "cuMemcpyDtoHAsync_v2",
+    "cuModuleLoadData",
+    "cuModuleGetFunction",
+    "cuFuncGetAttribute",
+    "cuLaunchKernel",
+    "cuStreamBeginCapture_v2",
+    "cuGraphInstantiateWithFlags",
+    "cuGraphUpload",
+];
+
 /// Opens the device, or says why there is none.
 fn open(device: usize) -> Result<std::sync::Arc<CudaContext>, String> {
-    // SAFETY: only tries to load the driver's library, which stays loaded for what follows.
-    if !unsafe { sys::is_culib_present() } {
+    // SAFETY: only loads the driver's library, which stays loaded for what follows.
+    let driver = unsafe { libloading::Library::new("libcuda.so.1") };
+    let Ok(driver) = driver else {
         return Err("no NVIDIA driver here: `libcuda.so.1` not found; run on a machine with an NVIDIA GPU".to_owned());
+    };
+    // SAFETY: the symbols are looked for, not used.
+    let missing = |name: &&&str| unsafe { driver.get::<*const ()>(name.as_bytes()) }.is_err();
+    if let Some(name) = NEEDED.iter().find(missing) {
+        return Err(format!(
+            "`libcuda.so.1` has no `{name}`: expected the driver of CUDA 11.4 or later, found an older one or a stand-in"
+        ));
     }
     CudaContext::new(device)
         .map_err(|error| format!("no usable GPU: device `{device}` did not open: {error}; see `nvidia-smi`"))
