@@ -191,6 +191,7 @@ impl SessionSummary {
                     end_ns: Some(time.last_ns),
                     trigger: "unknown".to_owned(),
                     name: None,
+                    sealed_ns: None,
                 },
                 devices: BTreeMap::new(),
             };

@@ -33,6 +33,7 @@ impl SyntheticGuest {
             end_ns: None,
             trigger: "process".to_owned(),
             name: None,
+            sealed_ns: None,
         };
         let process = Process {
             format: FORMAT,

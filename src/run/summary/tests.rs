@@ -13,6 +13,7 @@ fn window(number: u32, start_s: i64, end_s: i64) -> Window {
         end_ns: Some(end_s * SECOND),
         trigger: "profiler".to_owned(),
         name: None,
+        sealed_ns: None,
     }
 }
 
