@@ -198,7 +198,7 @@ class Loop:
         phase["start_us"] = (time.perf_counter_ns() - begin) / 1e3
         count = 0
         if self.arguments.asynchronous:
-            torch.cuda._sleep(40_000_000)  # about 20 ms of GPU: what follows is still queued when the phase ends
+            torch.cuda._sleep(20_000_000)  # about 10 ms of GPU: what follows queues up behind it
             count += 1
         for index in range(rounds):
             if other and index == rounds // 3:
@@ -209,6 +209,8 @@ class Loop:
             phase["rounds_us"].append(self.round(mode, steps, window, count))
             count += steps * self.arguments.kernels
         if self.arguments.asynchronous:
+            torch.cuda._sleep(20_000_000)  # runs when the phase has ended
+            count += 1
             phase["running_at_stop"] = not torch.cuda.current_stream().query()
         begin = time.perf_counter_ns()
         if window:
