@@ -21,7 +21,6 @@ use crate::flush;
 use crate::kinds::{self, KINDS_ENABLED};
 use crate::records::strides;
 use crate::subscriber;
-use crate::tracer;
 use crate::version::{api_version, shown};
 
 /// Exports functions whose body gives `Ok` or the error to return.
@@ -87,7 +86,7 @@ fn subscribe(
 ) -> Result<(), u32> {
     let callback = callback.filter(|_| !place.is_null()).ok_or(ERROR_INVALID_PARAMETER)?;
     if faults().subscribe.is_some() {
-        show_holder(params, c"CUPTI for another tool (gpu-sim)");
+        show_holder(params, UNNAMED);
     }
     fault(faults().subscribe)?;
     attach()?;
@@ -100,10 +99,13 @@ fn subscribe(
     }
 }
 
+/// What CUPTI calls a subscriber without a name: so torch.profiler's shows on an H100.
+const UNNAMED: &CStr = c"CUPTI for <not provided>";
+
 /// `CUPTI for NAME`, as CUPTI itself puts it.
 fn name_of(params: Option<&SubscriberParams>) -> CString {
     let Some(params) = params.filter(|params| !params.subscriber_name.is_null()) else {
-        return CString::default();
+        return UNNAMED.into();
     };
     // SAFETY: not null, and the client gives a C string.
     let name = unsafe { CStr::from_ptr(params.subscriber_name) }.to_bytes();
@@ -240,13 +242,9 @@ exports! {
         Ok(())
     }
     fn cuptiActivityEnable(kind: u32) {
-        let hooks = attach()?;
+        attach()?;
         fault(faults().enable)?;
-        let kind = known_kind(kind)?;
-        if !KINDS_ENABLED.is_enabled(kind) {
-            KINDS_ENABLED.enable(kind);
-            tracer::record_existing(hooks, kind);
-        }
+        KINDS_ENABLED.enable(known_kind(kind)?);
         Ok(())
     }
     fn cuptiActivityDisable(kind: u32) {
@@ -256,12 +254,12 @@ exports! {
     }
     fn cuptiActivityEnableDriverApi(callback: u32, enable: u8) {
         attach()?;
-        kinds::set_function(DOMAIN_DRIVER_API, callback, enable != 0);
+        kinds::mute(DOMAIN_DRIVER_API, callback, enable == 0);
         Ok(())
     }
     fn cuptiActivityEnableRuntimeApi(callback: u32, enable: u8) {
         attach()?;
-        kinds::set_function(DOMAIN_RUNTIME_API, callback, enable != 0);
+        kinds::mute(DOMAIN_RUNTIME_API, callback, enable == 0);
         Ok(())
     }
     fn cuptiActivityFlushAll(flag: u32) {

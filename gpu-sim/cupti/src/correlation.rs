@@ -17,14 +17,14 @@ fn next() -> u32 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// A call begins.
-pub(crate) fn enter(scratch: &Scratch) {
+/// A call begins. Its time is taken only if somebody will want it.
+pub(crate) fn enter(scratch: &Scratch, timed: bool) {
     let outer = CURRENT.get();
     let correlation = if outer == 0 { next() } else { outer };
     CURRENT.set(correlation);
     scratch.outermost.set(u32::from(outer == 0));
     scratch.correlation.set(correlation);
-    scratch.start_ns.set(now_ns());
+    scratch.start_ns.set(if timed { now_ns() } else { 0 });
 }
 
 /// The call ends.
@@ -49,8 +49,8 @@ mod tests {
     #[test]
     fn nested_calls_share_an_id_and_the_next_call_has_another() {
         let [runtime, driver, later] = [Scratch::default(), Scratch::default(), Scratch::default()];
-        enter(&runtime);
-        enter(&driver);
+        enter(&runtime, true);
+        enter(&driver, true);
         assert_eq!(driver.correlation.get(), runtime.correlation.get());
         assert_eq!(current(), runtime.correlation.get());
         exit(&driver);
@@ -60,7 +60,8 @@ mod tests {
             "the outer call is still under way"
         );
         exit(&runtime);
-        enter(&later);
+        enter(&later, false);
+        assert!(runtime.start_ns.get() > 0 && later.start_ns.get() == 0);
         assert_ne!(later.correlation.get(), runtime.correlation.get());
         exit(&later);
         assert_ne!(current(), current(), "outside of calls each has its own");

@@ -115,33 +115,24 @@ impl Kinds {
     }
 }
 
-/// API functions whose calls are recorded, or not, in spite of their kind: `cuptiActivityEnableDriverApi` and
-/// `cuptiActivityEnableRuntimeApi`. A bit for each callback id, those of one domain after the other.
-struct Functions {
-    on: [AtomicU64; 32],
-    off: [AtomicU64; 32],
-}
-
-static FUNCTIONS: Functions = Functions {
-    on: [const { AtomicU64::new(0) }; 32],
-    off: [const { AtomicU64::new(0) }; 32],
-};
+/// API functions left out of the records of their kind: `cuptiActivityEnableDriverApi(cbid, 0)` and the same for the
+/// runtime. A bit for each callback id, those of one domain after the other. Turning one on without its kind records
+/// nothing, as measured on an H100 with 13.0.85.
+static MUTED: [AtomicU64; 32] = [const { AtomicU64::new(0) }; 32];
 
 fn place(domain: u32, cbid: u32) -> (usize, u64) {
     let index = (domain % 2) * 1024 + cbid % 1024;
     ((index / 64) as usize, 1 << (index % 64))
 }
 
-/// Turns the records of one function on or off.
-pub(crate) fn set_function(domain: u32, cbid: u32, enable: bool) {
+/// Leaves the calls of one function out of the records, or takes them in again.
+pub(crate) fn mute(domain: u32, cbid: u32, muted: bool) {
     let (word, bit) = place(domain, cbid);
-    let (to_set, to_clear) = if enable {
-        (&FUNCTIONS.on, &FUNCTIONS.off)
+    if muted {
+        MUTED[word].fetch_or(bit, Ordering::AcqRel)
     } else {
-        (&FUNCTIONS.off, &FUNCTIONS.on)
+        MUTED[word].fetch_and(!bit, Ordering::AcqRel)
     };
-    to_set[word].fetch_or(bit, Ordering::AcqRel);
-    to_clear[word].fetch_and(!bit, Ordering::AcqRel);
 }
 
 /// The kind to record a call of this function with, None if it is not to be recorded.
@@ -149,9 +140,7 @@ pub(crate) fn set_function(domain: u32, cbid: u32, enable: bool) {
 pub(crate) fn of_call(kinds: &Kinds, domain: u32, cbid: u32) -> Option<u32> {
     let kind = if domain == 1 { KIND_DRIVER } else { KIND_RUNTIME };
     let (word, bit) = place(domain, cbid);
-    let is_set = |words: &[AtomicU64; 32]| words[word].load(Ordering::Acquire) & bit != 0;
-    let recorded = is_set(&FUNCTIONS.on) || (kinds.is_enabled(kind) && !is_set(&FUNCTIONS.off));
-    recorded.then_some(kind)
+    (kinds.is_enabled(kind) && MUTED[word].load(Ordering::Acquire) & bit == 0).then_some(kind)
 }
 
 #[cfg(test)]
@@ -204,17 +193,18 @@ mod tests {
     }
 
     #[test]
-    fn a_function_may_be_recorded_without_its_kind_and_left_out_of_it() {
+    fn a_function_may_be_left_out_but_not_be_recorded_without_its_kind() {
         let kinds = Kinds::new();
+        mute(2, 311, false);
         assert_eq!(of_call(&kinds, 2, 311), None);
-        set_function(2, 311, true);
-        assert_eq!(of_call(&kinds, 2, 311), Some(KIND_RUNTIME));
-        assert_eq!(of_call(&kinds, 1, 311), None, "the other domain");
         kinds.enable(KIND_RUNTIME);
-        set_function(2, 17, false);
+        mute(2, 17, true);
         assert_eq!(
             [211, 17].map(|cbid| of_call(&kinds, 2, cbid)),
             [Some(KIND_RUNTIME), None]
         );
+        assert_eq!(of_call(&kinds, 1, 211), None, "the other domain");
+        mute(2, 17, false);
+        assert_eq!(of_call(&kinds, 2, 17), Some(KIND_RUNTIME));
     }
 }

@@ -1,10 +1,9 @@
 //! What the driver tells us, turned into callbacks and records.
 
-use std::ffi::c_void;
 use std::sync::atomic::AtomicU64;
 
 use cupti_sys::constants::*;
-use sim_abi::{ApiCall, Hooks, Op, Resource, Status, Submission, Synchronization, Tracer, op};
+use sim_abi::{ApiCall, Op, Resource, Status, Submission, Synchronization, Tracer, op};
 
 use crate::buffers::{POOL, Writer};
 use crate::faults::faults;
@@ -22,7 +21,10 @@ pub(crate) static TRACER: Tracer = Tracer {
 };
 
 extern "C" fn enter(call: &ApiCall) {
-    correlation::enter(&call.scratch);
+    correlation::enter(
+        &call.scratch,
+        kinds::of_call(&KINDS_ENABLED, call.domain, call.cbid).is_some(),
+    );
     if let Some(hooks) = driver::hooks() {
         subscriber::call(hooks, call, SITE_ENTER, 0);
     }
@@ -32,7 +34,9 @@ extern "C" fn exit(call: &ApiCall, result: Status) {
     if let Some(hooks) = driver::hooks() {
         subscriber::call(hooks, call, SITE_EXIT, result);
     }
-    if let Some(kind) = kinds::of_call(&KINDS_ENABLED, call.domain, call.cbid) {
+    // A call during which its kind was turned on has no begin, and no record.
+    let timed = call.scratch.start_ns.get() != 0;
+    if let Some(kind) = kinds::of_call(&KINDS_ENABLED, call.domain, call.cbid).filter(|_| timed) {
         let record = records::api(call, kind, result);
         POOL.write(|writer| {
             if !is_dropped() {
@@ -143,36 +147,26 @@ extern "C" fn resource(resource: &Resource) {
     subscriber::resource(resource);
 }
 
+/// A context comes with its device and its null stream. What existed before a kind was enabled is never recorded.
 fn record_context(resource: &Resource) {
+    if let Some(hooks) = driver::hooks().filter(|_| KINDS_ENABLED.is_enabled(KIND_DEVICE)) {
+        let record = records::device(hooks, resource.device);
+        POOL.write(|writer| records::push(writer, KIND_DEVICE, &record, 0));
+    }
     if KINDS_ENABLED.is_enabled(KIND_CONTEXT) {
         let record = records::context(resource);
         POOL.write(|writer| records::push(writer, KIND_CONTEXT, &record, 0));
     }
+    let null_stream = Resource {
+        stream_flag: STREAM_NULL,
+        ..*resource
+    };
+    record_stream(&null_stream);
 }
 
 fn record_stream(resource: &Resource) {
     if KINDS_ENABLED.is_enabled(KIND_STREAM) {
         let record = records::stream(resource, correlation::current());
         POOL.write(|writer| records::push(writer, KIND_STREAM, &record, 0));
-    }
-}
-
-/// Records what exists already when its kind is turned on: devices and contexts.
-pub(crate) fn record_existing(hooks: &Hooks, kind: u32) {
-    match kind {
-        KIND_DEVICE => {
-            for ordinal in 0..(hooks.device_count)() {
-                let record = records::device(hooks, ordinal);
-                POOL.write(|writer| records::push(writer, KIND_DEVICE, &record, 0));
-            }
-        }
-        KIND_CONTEXT => (hooks.visit)(visit_context, std::ptr::null_mut()),
-        _ => {}
-    }
-}
-
-extern "C" fn visit_context(resource: &Resource, _: *mut c_void) {
-    if resource.cbid == CBID_RESOURCE_CONTEXT_CREATED {
-        record_context(resource);
     }
 }

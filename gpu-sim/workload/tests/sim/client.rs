@@ -103,23 +103,35 @@ fn a_gate_at_cu_profiler_start_sees_the_windows_alone() {
 }
 
 #[test]
-fn all_kinds_of_record_can_be_read() {
+fn all_kinds_of_record_can_be_read_and_what_exists_already_has_none() {
     let sim = Sim::new();
-    let kinds = [
-        ("SIM_CLIENT_KINDS", "4,5,8,9,10,1,2,22,17,37,38"),
-        ("SIM_CLIENT_GATE", "profiler"),
-    ];
-    let (_, seen) = sim.counted("--steps 5 --kernels 10 --peer --windows 2 --outside 0", &kinds);
+    let args = "--steps 5 --kernels 10 --peer --windows 2 --outside 0";
+    let kinds = ("SIM_CLIENT_KINDS", "4,5,8,9,10,1,2,22,17,37,38");
+    let (_, seen) = sim.counted(args, &[kinds]);
+    // Two devices, each with a context and its null stream, and the stream of the workload.
+    let resources = ["devices", "contexts", "streams"].map(|name| seen[name].as_u64().unwrap());
+    assert_eq!(resources, [2, 2, 3]);
     assert_eq!(
-        (&seen["devices"], &seen["contexts"]),
-        (&4.into(), &4.into()),
-        "two of each, at each start"
+        seen["api_calls"].as_u64().unwrap() % 2,
+        0,
+        "each runtime call with its driver call: {seen}"
     );
-    assert_eq!((&seen["peer_memcpys"], &seen["memcpys"]), (&10.into(), &10.into()));
-    assert_eq!(seen["synchronizations"], 10);
-    assert_eq!(seen["unreadable_bytes"], 0);
-    // Launches, copies, fill and synchronise: a runtime and a driver call each.
-    assert!(seen["api_calls"].as_u64().unwrap() >= 2 * 10 * 14, "{seen}");
+
+    let (_, late) = sim.counted(args, &[kinds, ("SIM_CLIENT_GATE", "profiler")]);
+    let resources = ["devices", "contexts", "streams"].map(|name| late[name].as_u64().unwrap());
+    assert_eq!(resources, [0, 0, 0]);
+    for seen in [seen, late] {
+        assert_eq!(
+            (&seen["peer_memcpys"], &seen["memcpys"], &seen["memsets"]),
+            (&10.into(), &10.into(), &10.into())
+        );
+        assert_eq!(
+            (&seen["synchronizations"], &seen["unreadable_bytes"]),
+            (&10.into(), &0.into())
+        );
+        // Launches, copies, fill and synchronise: a runtime and a driver call each.
+        assert!(seen["api_calls"].as_u64().unwrap() >= 2 * 10 * 14, "{seen}");
+    }
 }
 
 #[test]
