@@ -32,6 +32,7 @@ pub fn beside(near: &Path, file: &str) -> Option<PathBuf> {
 }
 
 /// The file that `address` was loaded from.
+#[expect(clippy::not_unsafe_ptr_arg_deref, reason = "the loader only compares the address")]
 pub fn file_of(address: *const c_void) -> Option<PathBuf> {
     let mut info = libc::Dl_info {
         dli_fname: std::ptr::null(),
@@ -48,7 +49,8 @@ pub fn file_of(address: *const c_void) -> Option<PathBuf> {
     Some(PathBuf::from(std::ffi::OsStr::from_bytes(name.to_bytes())))
 }
 
-/// Looks `name` up in `handle`; null if it is not there.
+/// Looks `name` up in `handle`, which came from `dlopen` and is never closed; null if it is not there.
+#[expect(clippy::not_unsafe_ptr_arg_deref, reason = "the loader checks its handles")]
 pub fn symbol(handle: *mut c_void, name: &CStr) -> *mut c_void {
     // SAFETY: a lookup in a handle that is never closed.
     unsafe { libc::dlsym(handle, name.as_ptr()) }

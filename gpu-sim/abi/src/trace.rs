@@ -55,6 +55,10 @@ fn status_of(result: Result<(), Status>) -> Status {
 }
 
 /// Writes `value` where a C caller wants it.
+#[expect(
+    clippy::not_unsafe_ptr_arg_deref,
+    reason = "only for arguments of C functions, which their callers vouch for"
+)]
 pub fn give<T>(place: *mut T, value: T) -> Result<(), Status> {
     if place.is_null() {
         return Err(status::INVALID_VALUE);

@@ -111,7 +111,7 @@ fn load_kernels(functions: &Functions) -> Result<Vec<Handle>> {
     let mut module = null_mut();
     check(
         "cuModuleLoadData",
-        (functions.module_load)(&raw mut module, b"\0".as_ptr().cast()),
+        (functions.module_load)(&raw mut module, c"".as_ptr().cast()),
     )?;
     let function = |name: *const c_char| {
         let mut function = null_mut();

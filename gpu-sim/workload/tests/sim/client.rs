@@ -111,23 +111,19 @@ fn all_kinds_of_record_can_be_read_and_what_exists_already_has_none() {
     // Two devices, each with a context and its null stream, and the stream of the workload.
     let resources = ["devices", "contexts", "streams"].map(|name| seen[name].as_u64().unwrap());
     assert_eq!(resources, [2, 2, 3]);
-    assert_eq!(
-        seen["api_calls"].as_u64().unwrap() % 2,
-        0,
-        "each runtime call with its driver call: {seen}"
-    );
 
     let (_, late) = sim.counted(args, &[kinds, ("SIM_CLIENT_GATE", "profiler")]);
     let resources = ["devices", "contexts", "streams"].map(|name| late[name].as_u64().unwrap());
     assert_eq!(resources, [0, 0, 0]);
-    for seen in [seen, late] {
+    // The workload waits once more at its end, outside of the windows.
+    for (seen, waits) in [(seen, 11), (late, 10)] {
         assert_eq!(
             (&seen["peer_memcpys"], &seen["memcpys"], &seen["memsets"]),
             (&10.into(), &10.into(), &10.into())
         );
         assert_eq!(
             (&seen["synchronizations"], &seen["unreadable_bytes"]),
-            (&10.into(), &0.into())
+            (&waits.into(), &0.into())
         );
         // Launches, copies, fill and synchronise: a runtime and a driver call each.
         assert!(seen["api_calls"].as_u64().unwrap() >= 2 * 10 * 14, "{seen}");
