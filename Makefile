@@ -1,0 +1,45 @@
+# The README's commands. Each does all the set-up that it needs: Rust, Python 3.11, gcc and make are enough.
+
+CARGO ?= cargo
+PYTHON ?= python3
+VENV := .venv
+VENV_PYTHON := $(VENV)/bin/python
+BIN := target/release
+
+.PHONY: demo test lint bench build python wheels clean-sessions
+
+# A CUDA workload on a machine with a GPU, the same path under gpu-sim elsewhere.
+demo: build
+	@scripts/demo.sh $(BIN)
+
+build:
+	$(CARGO) build --release --workspace
+
+# Everything: Rust (unit, integration under gpu-sim, layouts against NVIDIA's wheels), and Python over a session.
+test: python wheels
+	$(CARGO) build --workspace
+	$(CARGO) test --workspace
+	$(CARGO) test -p cupti-sys --features bindgen --test headers
+	$(CARGO) build --release -p colonel-guest
+	scripts/python_tests.sh $(VENV_PYTHON)
+
+lint: python
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+# Records a second and core, bytes a kernel.
+bench:
+	$(CARGO) bench --no-default-features --features bench --bench pipeline
+
+python: $(VENV)/.ready
+
+$(VENV)/.ready: tests/python/requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check -r tests/python/requirements.txt
+	touch $@
+
+# NVIDIA's CUPTI wheels, for tests only; never committed.
+wheels:
+	tests/cupti/fetch_wheels.sh
