@@ -165,6 +165,10 @@ unsafe extern "C" fn callback(_: *mut c_void, domain: u32, cbid: u32, data: *con
                 call("disable", unsafe { functions.cuptiActivityDisable.unwrap()(kind) });
             }
             flush(functions, 0);
+            if setting("FINALIZE").is_some() {
+                // SAFETY: as above.
+                call("finalize", unsafe { functions.cuptiFinalize.unwrap()() });
+            }
         }
         _ => {}
     }

@@ -1,5 +1,7 @@
 //! Devices, versions, errors, profiler control.
 
+use std::ffi::{CStr, c_char};
+
 use sim_abi::cbid::runtime as cbid;
 use sim_abi::trace::give;
 use sim_abi::{Status, status};
@@ -49,4 +51,38 @@ sim_abi::api! { hooks(), DOMAIN;
 /// The error to return, as the one that a function fails with.
 fn given(error: Status) -> Result<(), Status> {
     if error == status::SUCCESS { Ok(()) } else { Err(error) }
+}
+
+fn error_text(error: Status) -> (&'static CStr, &'static CStr) {
+    match error {
+        status::SUCCESS => (c"cudaSuccess", c"no error"),
+        status::INVALID_VALUE => (c"cudaErrorInvalidValue", c"invalid argument"),
+        status::OUT_OF_MEMORY => (c"cudaErrorMemoryAllocation", c"out of memory"),
+        status::NOT_INITIALIZED => (c"cudaErrorInitializationError", c"initialization error"),
+        35 => (
+            c"cudaErrorInsufficientDriver",
+            c"CUDA driver version is insufficient for CUDA runtime version",
+        ),
+        98 => (c"cudaErrorInvalidDeviceFunction", c"invalid device function"),
+        status::NO_DEVICE => (c"cudaErrorNoDevice", c"no CUDA-capable device is detected"),
+        status::INVALID_DEVICE => (c"cudaErrorInvalidDevice", c"invalid device ordinal"),
+        status::INVALID_HANDLE => (c"cudaErrorInvalidResourceHandle", c"invalid resource handle"),
+        status::NOT_READY => (c"cudaErrorNotReady", c"device not ready"),
+        status::LAUNCH_FAILED => (c"cudaErrorLaunchFailure", c"unspecified launch failure"),
+        status::STREAM_CAPTURE_UNSUPPORTED => (
+            c"cudaErrorStreamCaptureUnsupported",
+            c"operation not permitted when stream is capturing",
+        ),
+        _ => (c"cudaErrorUnknown", c"unrecognized error code"),
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cudaGetErrorName(error: Status) -> *const c_char {
+    error_text(error).0.as_ptr()
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cudaGetErrorString(error: Status) -> *const c_char {
+    error_text(error).1.as_ptr()
 }

@@ -2,6 +2,10 @@
 //! launch, gate and fault.
 
 use crate::support::{Sim, summary};
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 
 const VERSIONS: [(&str, u32); 11] = [
@@ -241,4 +245,57 @@ fn each_forked_child_is_injected_and_the_parent_is_not() {
         "{calls}"
     );
     assert!(calls.contains("cuptiActivityRegisterCallbacks 0"), "{calls}");
+}
+
+/// Finalizing is what a server must not do: from CUDA 13 on it ends every context that has a graph.
+#[test]
+fn finalize_kills_the_context_of_13_and_leaves_that_of_12() {
+    let sim = Sim::new();
+    let settings = |version| {
+        [
+            ("COLONEL_SIM_CUPTI", version),
+            ("SIM_CLIENT_GATE", "profiler"),
+            ("SIM_CLIENT_FINALIZE", "1"),
+        ]
+    };
+    let args = "--steps 5 --kernels 10 --windows 1 --graph";
+    let (summary, seen) = sim.counted(args, &settings("12.9"));
+    assert_eq!(seen["kernels"], summary["kernels_in_windows"]);
+
+    let output = sim.with_client(args, &settings("13.0")).output().unwrap();
+    assert!(!output.status.success());
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("failed with 719"),
+        "{output:?}"
+    );
+    let (summary, seen) = sim.counted(&args.replace(" --graph", ""), &settings("13.0"));
+    assert_eq!(
+        seen["kernels"], summary["kernels_in_windows"],
+        "without a graph it lives on"
+    );
+}
+
+#[test]
+fn a_flush_may_take_long_or_for_ever() {
+    let sim = Sim::new();
+    let begun = Instant::now();
+    let (_, seen) = sim.counted("--steps 1 --kernels 10", &[("COLONEL_SIM_FAULT", "slow-flush=300")]);
+    assert_eq!(seen["kernels"], 10);
+    assert!(begun.elapsed() >= Duration::from_millis(300));
+
+    let settings = [("COLONEL_SIM_FAULT", "hang-flush")];
+    let mut child = sim
+        .with_client("--steps 1 --kernels 10", &settings)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    assert!(line.contains("\"kernels\":10"), "the workload itself is done: {line}");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(child.try_wait().unwrap(), None, "its exit handler hangs");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

@@ -100,3 +100,33 @@ fn the_pace_is_the_gpus_or_the_one_asked_for() {
     assert!(time("--steps 20 --kernels 336 --graph") >= 20 * 336 * 1_700 / 1_000_000);
     assert!(time("--steps 10 --kernels 1 --step-us 10000") >= 100);
 }
+
+#[test]
+fn a_library_that_cannot_be_injected_is_passed_over_in_silence() {
+    let sim = Sim::new();
+    for library in ["/nonexistent.so", "/etc/hostname", ""] {
+        let output = sim
+            .command("--steps 1")
+            .env("CUDA_INJECTION64_PATH", library)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success() && output.stderr.is_empty(),
+            "{library}: {output:?}"
+        );
+    }
+}
+
+#[test]
+fn a_machine_without_a_gpu_gives_cudas_error() {
+    let sim = Sim::new();
+    let output = sim
+        .command("--steps 1")
+        .env("COLONEL_SIM_DEVICES", "0")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(stderr.contains("`cudaSetDevice` failed with 100"), "{stderr}");
+    assert!(output.stdout.is_empty());
+}
