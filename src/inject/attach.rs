@@ -88,6 +88,7 @@ pub(crate) fn attached(guest: &'static Guest) -> Result<Option<&'static Attached
     };
     log!("{} (API {}), {:?}", cupti.path.display(), cupti.version, cupti.found);
     let attached = subscribe(cupti)?;
+    entry::finish_at_exit();
     guest.touch();
     // The gate lets one thread in at a time, so this is the first.
     Ok(Some(guest.attached.get_or_init(|| attached)))
@@ -163,8 +164,13 @@ fn refused(call: &str, status: u32, cupti: &Cupti, other: Option<String>) -> Pro
             "other_subscriber",
             format!(
                 "another profiler{} holds CUPTI in this process, and CUPTI takes one at a time; the program ran on \
-                 unprofiled. Run it without that profiler (nsys, ncu, torch.profiler, cuda-gdb, compute-sanitizer)",
-                other.map(|name| format!(" (`{name}`)")).unwrap_or_default()
+                 unprofiled. Run it without that profiler (torch.profiler, nsys, ncu, cuda-gdb, compute-sanitizer: each \
+                 keeps CUPTI until the process ends)",
+                match other {
+                    // What CUPTI says of a client that gave no name, torch.profiler among them.
+                    Some(name) if !name.contains("<not provided>") => format!(" (`{name}`)"),
+                    _ => String::new(),
+                }
             ),
         ),
         ERROR_INSUFFICIENT_PRIVILEGES => (

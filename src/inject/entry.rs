@@ -214,12 +214,17 @@ fn watch_by_callback(guest: &'static Guest) {
 /// Once in a process and all its forks.
 fn register_handlers() {
     if !HANDLERS.swap(true, Ordering::AcqRel) {
-        // SAFETY: both are functions of this library, which is never unloaded.
-        unsafe {
-            libc::pthread_atfork(None, None, Some(after_fork_in_child));
-            libc::atexit(at_exit);
-        }
+        // SAFETY: a function of this library, which is never unloaded.
+        unsafe { libc::pthread_atfork(None, None, Some(after_fork_in_child)) };
+        finish_at_exit();
     }
+}
+
+/// Handlers run last registered first. So this is called again once libcupti is loaded: a libcupti that is torn down
+/// before our last flush takes the host with it (seen on the H100 as SIGSEGV at exit).
+pub(crate) fn finish_at_exit() {
+    // SAFETY: a function of this library, which is never unloaded.
+    unsafe { libc::atexit(at_exit) };
 }
 
 /// The child starts clean: it has none of our threads, and what it inherited of our state is left alone, since locks

@@ -79,9 +79,11 @@ impl Wake {
         self.steward();
     }
 
-    /// Asks the steward to finish and waits for it, `limit` at most.
+    /// Asks the steward to finish and waits for it, `limit` at most. Only the first call waits.
     pub(crate) fn finish(&self, limit: Duration) {
-        self.finish.store(true, Ordering::Release);
+        if self.finish.swap(true, Ordering::AcqRel) {
+            return;
+        }
         self.steward();
         let started = Instant::now();
         while !self.finished.load(Ordering::Acquire) && started.elapsed() < limit {
