@@ -104,6 +104,8 @@ impl Writer {
                 Ok(Message::Seal { done, closed }) => {
                     if self.seal() {
                         self.guest.windows.sealed(closed, threads::now_ns());
+                        self.guest.touch();
+                        self.guest.wake.steward();
                     }
                     let _ = done.try_send(());
                 }
