@@ -1,0 +1,160 @@
+//! How a process may end, and what is on disk then: the session opens, whatever happened.
+
+use std::time::Duration;
+
+use colonel::schema::manifest::ProcessState;
+use colonel::session::now_ns;
+use nix::sys::signal::Signal;
+
+use crate::run::{Ended, decode};
+use crate::session::Session;
+
+const SECOND: i64 = 1_000_000_000;
+
+/// colonel's reader opens it and finds the same kernels.
+#[track_caller]
+fn assert_opens(session: &Session) {
+    let opened = colonel::session::Session::load(session.path()).unwrap();
+    let kernels = opened.manifest().rows.get("kernels").copied().unwrap_or(0);
+    assert_eq!(kernels, session.count("kernels"));
+}
+
+/// A process that ends by itself loses nothing of what was closed and sealed before.
+fn assert_closed_windows_are_whole(end: &str, code: i32) {
+    let line = format!("--steps 20 --kernels 24 --windows 2 --outside 100 --step-us 3000 --end {end}");
+    let ended = decode(&line).options("--gate profiler").run().assert_code(code);
+    let session = ended.session();
+    session.assert_nothing_lost();
+    assert_eq!(session.count("kernels"), ended.count().kernels_in_windows);
+    let process = session.process();
+    assert!(
+        process.windows.iter().all(|window| window.sealed_ns.is_some()),
+        "{process:?}"
+    );
+    assert_opens(&session);
+}
+
+#[test]
+fn exit_flushes_the_open_window() {
+    let ended = decode("--steps 20 --kernels 24 --code 7").run().assert_code(7);
+    let session = ended.session();
+    session.assert_nothing_lost();
+    assert_eq!(session.count("kernels"), ended.count().kernels);
+    let process = session.process();
+    assert_eq!(process.state, ProcessState::Ended);
+    assert!(process.ended_ns.is_some());
+    assert_opens(&session);
+}
+
+#[test]
+fn what_still_runs_at_exit_is_counted_as_lost() {
+    // 300 kernels are a millisecond of GPU time; the process ends before the last steps do.
+    let ended = decode("--steps 10 --kernels 300 --end exit --in-flight 10")
+        .env("COLONEL_SIM_FAULT", "late=2000")
+        .run()
+        .assert_code(0);
+    let session = ended.session();
+    let kernels = session.count("kernels");
+    let lost = session.lost("kernels", "invalid_timestamp");
+    assert!(lost > 0, "{:?}", session.losses());
+    assert_eq!(kernels + lost, ended.count().kernels);
+}
+
+#[test]
+fn os_exit_keeps_closed_windows() {
+    assert_closed_windows_are_whole("os-exit", 0);
+}
+
+#[test]
+fn abort_keeps_closed_windows() {
+    assert_closed_windows_are_whole("abort", 134);
+}
+
+#[test]
+fn segv_keeps_closed_windows() {
+    assert_closed_windows_are_whole("segv", 139);
+}
+
+#[test]
+fn a_forked_child_that_leaves_by_os_exit_keeps_closed_windows() {
+    assert_closed_windows_are_whole("os-exit --fork", 0);
+}
+
+#[test]
+fn os_exit_in_an_open_window_says_that_it_was_cut_off() {
+    let ended = decode("--steps 400 --kernels 24 --graph --step-us 4000 --end os-exit --code 3")
+        .run()
+        .assert_code(3);
+    let session = ended.session();
+    assert_cut_off(&session);
+    let kernels = session.count("kernels");
+    assert!(kernels > 0 && kernels < ended.count().kernels, "{kernels}");
+    assert_opens(&session);
+}
+
+/// What had reached colonel and is not on disk is counted, and the rest is said in words.
+fn assert_cut_off(session: &Session) {
+    let message = session.problem("process_cut_off");
+    assert!(message.contains("while a window was open"), "{message}");
+    let process = session.process();
+    assert_eq!((process.state, process.ended_ns), (ProcessState::Capturing, None));
+    for ((_, reason), count) in session.losses() {
+        assert_eq!(reason, "not_sealed");
+        assert!(count.is_some());
+    }
+}
+
+/// Kills a process in mid-capture; returns when that was.
+fn kill_in_mid_capture(signal: Signal, code: i32) -> (Ended, i64) {
+    let mut running = decode("--steps 1000000 --kernels 24 --graph --step-us 4000").start();
+    let pid = running
+        .process("it captures", |process| process.state == ProcessState::Capturing)
+        .pid;
+    std::thread::sleep(Duration::from_secs(4));
+    let killed_ns = now_ns();
+    running.signal(pid, signal);
+    (running.end().assert_code(code), killed_ns)
+}
+
+/// Everything older than a moment before the kill is there: each graph launch with all its kernels.
+fn assert_only_the_last_moment_is_lost(signal: Signal, code: i32) {
+    let (ended, killed_ns) = kill_in_mid_capture(signal, code);
+    let session = ended.session();
+    assert_cut_off(&session);
+    let kernels = session.table("kernels");
+    let last = *kernels.all("start_ns").iter().max().unwrap();
+    let gap = killed_ns - i64::try_from(last).unwrap();
+    // A second and a quarter by design; the rest is for a busy machine.
+    assert!(gap < 2 * SECOND, "the newest row is {gap} ns older than the kill");
+    let mut launches = kernels.tally("correlation_id");
+    launches.pop_last();
+    assert!(launches.len() > 100, "{}", launches.len());
+    assert!(launches.values().all(|count| *count == 24), "{launches:?}");
+    // Steps are four calls apart: none is missing between the first and the last. Once, the guest itself asks the
+    // driver about the GPUs.
+    let ids: Vec<i128> = launches.into_keys().collect();
+    let strides = ids.windows(2).map(|pair| pair[1] - pair[0]);
+    let missing: Vec<i128> = strides.filter(|calls| *calls >= 2 * 4).collect();
+    assert!(missing.len() <= 1, "steps are 4 ids apart, but some {missing:?}");
+    assert_opens(&session);
+}
+
+#[test]
+fn sigkill_loses_only_the_last_moment_and_says_so() {
+    assert_only_the_last_moment_is_lost(Signal::SIGKILL, 137);
+}
+
+#[test]
+fn sigterm_loses_only_the_last_moment_and_says_so() {
+    assert_only_the_last_moment_is_lost(Signal::SIGTERM, 143);
+}
+
+#[test]
+fn a_killed_launcher_leaves_a_session_that_opens() {
+    let mut running = decode("--steps 1000000 --kernels 24 --graph --step-us 4000").start();
+    running.process("rows are on disk", |process| process.rows.contains_key("kernels"));
+    running.kill_leader();
+    let session = running.session();
+    let opened = colonel::session::Session::load(session.path()).unwrap();
+    assert!(opened.manifest().rows["kernels"] >= 24);
+}

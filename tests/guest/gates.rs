@@ -1,0 +1,184 @@
+//! What opens a window and what closes it, and what it costs while none is open.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use colonel::schema::manifest::{ProcessState, Window};
+
+use crate::run::decode;
+
+const MILLISECOND: i64 = 1_000_000;
+
+fn length_ns(window: &Window) -> i64 {
+    window.end_ns.expect("closed") - window.start_ns
+}
+
+#[test]
+fn gate_process_is_one_window_of_the_whole_life() {
+    let ended = decode("--steps 10 --kernels 24")
+        .options("--gate process")
+        .run()
+        .assert_code(0);
+    let process = ended.session().process();
+    assert_eq!(process.state, ProcessState::Ended);
+    assert_eq!(process.gate_by, None);
+    let [window] = process.windows.as_slice() else {
+        panic!("{:?}", process.windows)
+    };
+    assert_eq!((window.number, window.trigger.as_str()), (1, "process"));
+    assert!(process.started_ns <= window.start_ns && window.end_ns <= process.ended_ns);
+    assert!(window.sealed_ns.is_some(), "it is on disk");
+    assert_eq!(ended.session().count("kernels"), ended.count().kernels);
+}
+
+#[test]
+fn gate_process_takes_no_notice_of_profiler_calls() {
+    let ended = decode("--steps 5 --kernels 24 --windows 2").run().assert_code(0);
+    let session = ended.session();
+    session.assert_nothing_lost();
+    assert_eq!(session.count("kernels"), ended.count().kernels);
+    assert_eq!(session.process().windows.len(), 1);
+}
+
+#[test]
+fn an_armed_process_makes_no_cupti_call() {
+    let setup = decode("--steps 50 --kernels 48 --graph").options("--gate profiler");
+    let calls = setup.path().join("calls");
+    let ended = setup.env("COLONEL_SIM_CALLS", &calls).run().assert_code(0);
+    assert!(!calls.exists(), "{}", fs::read_to_string(&calls).unwrap());
+    let process = ended.session().process();
+    assert_eq!((process.attached_ns, process.cupti), (None, None));
+    assert_eq!(process.gate_by.as_deref(), Some("preload"));
+    assert_eq!(ended.session().count("kernels"), 0);
+    assert!(ended.stderr().contains("no kernels"), "{}", ended.stderr());
+}
+
+#[test]
+fn an_armed_process_under_gate_manual_makes_no_cupti_call_either() {
+    let setup = decode("--steps 50 --kernels 48 --windows 2").options("--gate manual");
+    let calls = setup.path().join("calls");
+    let ended = setup.env("COLONEL_SIM_CALLS", &calls).run().assert_code(0);
+    assert!(!calls.exists(), "{}", fs::read_to_string(&calls).unwrap());
+    let process = ended.session().process();
+    assert_eq!((process.attached_ns, process.windows.len()), (None, 0));
+}
+
+#[test]
+fn cupti_is_first_touched_when_the_first_window_opens() {
+    let setup = decode("--steps 5 --kernels 24 --windows 1 --outside 30 --step-us 5000");
+    let setup = setup.options("--gate profiler");
+    let calls = setup.path().join("calls");
+    let ended = setup.env("COLONEL_SIM_CALLS", &calls).run().assert_code(0);
+    let process = ended.session().process();
+    let attached = process.attached_ns.expect("attached");
+    let armed = attached - process.started_ns;
+    assert!(armed >= 140 * MILLISECOND, "30 steps of 5 ms came before: {armed} ns");
+    let opened = process.windows[0].start_ns - attached;
+    assert!((0..100 * MILLISECOND).contains(&opened), "{opened} ns");
+    assert!(fs::read_to_string(&calls).unwrap().contains("cuptiSubscribe"));
+}
+
+#[test]
+fn nothing_is_taken_outside_windows() {
+    let ended = decode("--steps 3 --kernels 24 --windows 3 --outside 20 --graph")
+        .options("--gate profiler")
+        .cupti("13.3")
+        .run()
+        .assert_code(0);
+    let session = ended.session();
+    session.assert_nothing_lost();
+    let process = session.process();
+    let windows: BTreeMap<i128, &Window> = process.windows.iter().map(|w| (w.number.into(), w)).collect();
+    let kernels = session.table("kernels");
+    assert_eq!(kernels.len(), ended.count().kernels_in_windows);
+    for (window, start) in kernels.all("window").into_iter().zip(kernels.all("start_ns")) {
+        assert!(i128::from(windows[&window].start_ns) <= start);
+    }
+}
+
+#[test]
+fn a_thousand_start_and_stop_pairs_are_a_thousand_windows() {
+    let ended = decode("--steps 1 --kernels 6 --windows 1000 --outside 1 --graph --in-flight 1")
+        .options("--gate profiler")
+        .run()
+        .assert_code(0);
+    let session = ended.session();
+    session.assert_nothing_lost();
+    assert_eq!(ended.count().kernels_in_windows, 6_000);
+    let each = (1..=1000).map(|window| (window, 6)).collect();
+    assert_eq!(session.table("kernels").tally("window"), each);
+    assert_eq!(session.table("windows").all("window"), (1..=1000).collect::<Vec<_>>());
+    let numbers: Vec<u32> = session.process().windows.iter().map(|window| window.number).collect();
+    assert_eq!(numbers, (1..=1000).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_thousand_pairs_by_callback_are_a_thousand_windows_too() {
+    let ended = decode("--steps 1 --kernels 6 --windows 1000 --outside 0 --resolve static")
+        .options("--gate profiler")
+        .run()
+        .assert_code(0);
+    let session = ended.session();
+    session.assert_nothing_lost();
+    let each = (1..=1000).map(|window| (window, 6)).collect();
+    assert_eq!(session.table("kernels").tally("window"), each);
+}
+
+#[test]
+fn after_delays_the_window() {
+    let ended = decode("--steps 150 --kernels 12 --step-us 5000")
+        .options("--after 400ms")
+        .run()
+        .assert_code(0);
+    let session = ended.session();
+    session.assert_nothing_lost();
+    let process = session.process();
+    let delay = process.windows[0].start_ns - process.started_ns;
+    assert!(delay >= 400 * MILLISECOND, "{delay} ns");
+    let kernels = session.count("kernels");
+    assert!(kernels > 0 && kernels.is_multiple_of(12), "{kernels}");
+    assert!(kernels <= ended.count().kernels - 12 * 40, "{kernels}");
+}
+
+#[test]
+fn for_closes_the_window_by_itself() {
+    let ended = decode("--steps 150 --kernels 12 --step-us 5000")
+        .options("--for 200ms")
+        .run()
+        .assert_code(0);
+    let session = ended.session();
+    session.assert_nothing_lost();
+    let process = session.process();
+    assert_eq!(process.windows.len(), 1);
+    let length = length_ns(&process.windows[0]);
+    assert!((200 * MILLISECOND..600 * MILLISECOND).contains(&length), "{length} ns");
+    let kernels = session.count("kernels");
+    assert!((1..ended.count().kernels - 12).contains(&kernels), "{kernels}");
+}
+
+#[test]
+fn after_and_for_narrow_the_profilers_window() {
+    let ended = decode("--steps 150 --kernels 12 --step-us 5000 --windows 1 --outside 1")
+        .options("--gate profiler --after 200ms --for 200ms")
+        .run()
+        .assert_code(0);
+    let session = ended.session();
+    session.assert_nothing_lost();
+    let process = session.process();
+    let [window] = process.windows.as_slice() else {
+        panic!("{:?}", process.windows)
+    };
+    assert_eq!(window.trigger, "profiler");
+    assert!(window.start_ns - process.started_ns >= 200 * MILLISECOND);
+    assert!((200 * MILLISECOND..600 * MILLISECOND).contains(&length_ns(window)));
+}
+
+#[test]
+fn a_stop_before_the_delay_is_over_opens_no_window() {
+    let ended = decode("--steps 2 --kernels 12 --windows 1 --outside 100 --step-us 5000")
+        .options("--gate profiler --after 250ms")
+        .run()
+        .assert_code(0);
+    let process = ended.session().process();
+    assert_eq!((process.windows.len(), process.attached_ns), (0, None));
+}

@@ -1,0 +1,12 @@
+//! The guest as it lives in a process: the real `colonel`, the real `libcolonel_guest.so`, gpu-sim in the GPU's place.
+//! Every count is read from the Parquet files and compared with the workload's own.
+
+#![allow(missing_docs, unreachable_pub, reason = "a test is its own documentation")]
+
+mod control;
+mod counts;
+mod ends;
+mod gates;
+mod layouts;
+mod run;
+mod session;
