@@ -170,8 +170,7 @@ impl Summary {
             lines.push(self.headline());
             lines.push(self.figures());
         }
-        self.render_losses(&mut lines);
-        self.render_problems(&mut lines);
+        lines.extend(self.warnings());
         if self.rows.values().any(|&rows| rows > 0) {
             lines.push(self.next(list_option));
         }
@@ -179,6 +178,14 @@ impl Summary {
         text += &lines.join("\n").replace('\n', "\n         ");
         text.push('\n');
         text
+    }
+
+    /// What was lost and what went wrong, a line each: they come before any figure.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        self.render_losses(&mut lines);
+        self.render_problems(&mut lines);
+        lines
     }
 
     fn headline(&self) -> String {
@@ -329,6 +336,7 @@ fn reason_in_words(reason: &str) -> &str {
             "another CUPTI client (torch profiler?) took over the buffers; close it, then run again"
         }
         "not_sealed" => "the process was killed before they were on disk",
+        "file_unreadable" => "their file is damaged or gone",
         other => other,
     }
 }
