@@ -300,7 +300,7 @@ fn tool(tool: &super::Tool) -> Check {
 
 fn python(facts: &Facts) -> Check {
     let Some(python) = &facts.python else {
-        return check("python", Status::Note, "no python3 on the PATH");
+        return check("python", Status::Note, "no python3 on the PATH that answers");
     };
     let version = |name: &str| python.packages.get(name).map(|version| format!("{name} {version}"));
     let frameworks: Vec<String> = ["vllm", "torch"].into_iter().filter_map(version).collect();
