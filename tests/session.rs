@@ -177,10 +177,7 @@ fn a_killed_process_loses_what_was_not_sealed_and_it_is_counted() {
     assert_eq!(session.manifest().losses[0].pid, Some(4711));
     assert_eq!(codes(&session), ["process_cut_off"]);
     let message = &session.manifest().problems[0].message;
-    assert!(
-        message.contains("process 4711 ended without notice"),
-        "{message}"
-    );
+    assert!(message.contains("process 4711 ended without notice"), "{message}");
     assert!(!unfinished.exists());
 }
 
@@ -550,4 +547,29 @@ fn a_session_without_rows_opens() {
     let session = fixture.open("latest").unwrap();
     assert_eq!(session.manifest().state, SessionState::Compacted);
     assert!(starts(&session).is_empty() && session.manifest().rows.is_empty());
+}
+
+#[test]
+fn sessions_removed_while_they_are_listed_are_not_in_the_list() {
+    let fixture = Fixture::new();
+    for _ in 0..40 {
+        let mut writer = fixture.writer();
+        let mut guest = SyntheticGuest::new(writer.path(), 4711);
+        seal_kernels(&mut guest, "gemm", [1]);
+        guest.end(2).unwrap();
+        seal(&mut writer);
+    }
+    std::thread::scope(|scope| {
+        let remover = scope.spawn(|| while Session::remove(&fixture.sessions, OsStr::new("latest"), true).is_ok() {});
+        while !remover.is_finished() {
+            for listed in Session::list(&fixture.sessions).unwrap() {
+                let broken = listed
+                    .session
+                    .as_ref()
+                    .map(|session| session.manifest().problems.clone());
+                assert!(broken.is_ok_and(|problems| problems.is_empty()), "{listed:?}");
+            }
+        }
+    });
+    assert!(Session::list(&fixture.sessions).unwrap().is_empty());
 }

@@ -33,6 +33,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     answer(&list_table(&listed, terminal_width()))?;
+    for error in listed.iter().filter_map(|listed| listed.session.as_ref().err()) {
+        talk(&error.to_string());
+    }
     talk(&format!("next: colonel show{} [ID]", args.sessions.option()));
     Ok(ExitCode::SUCCESS)
 }

@@ -63,10 +63,11 @@ pub fn list_table(sessions: &[Listed], width: usize) -> String {
 fn row(listed: &Listed) -> Vec<String> {
     let session = match &listed.session {
         Ok(session) => session,
-        Err(error) => {
+        // Why is said below the table, where there is room.
+        Err(_) => {
             let mut row = vec![String::new(); COLUMNS.len()];
             row[0] = listed.id.clone();
-            row[COLUMNS.len() - 1] = format!("! {error}");
+            row[COLUMNS.len() - 1] = "! does not open".to_owned();
             return row;
         }
     };
