@@ -39,10 +39,19 @@ fn type_name(data_type: &DataType) -> String {
 }
 
 fn table_section(table: &Table) -> String {
-    let mut text = format!("\n## {}\n{}\n\n| column | type | null | meaning |\n|---|---|---|---|\n", table.name, table.doc);
+    let mut text = format!(
+        "\n## {}\n{}\n\n| column | type | null | meaning |\n|---|---|---|---|\n",
+        table.name, table.doc
+    );
     for column in &table.columns {
         let null = if column.nullable { "yes" } else { "" };
-        let _ = writeln!(text, "| `{}` | {} | {null} | {} |", column.name, type_name(&column.data_type), column.doc);
+        let _ = writeln!(
+            text,
+            "| `{}` | {} | {null} | {} |",
+            column.name,
+            type_name(&column.data_type),
+            column.doc
+        );
     }
     text
 }
@@ -73,5 +82,8 @@ fn schema_page_is_up_to_date() {
         std::fs::write(&path, &page).unwrap();
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(found == page, "docs/schema.md is out of date: run `COLONEL_BLESS=1 cargo test --test docs`");
+    assert!(
+        found == page,
+        "docs/schema.md is out of date: run `COLONEL_BLESS=1 cargo test --test docs`"
+    );
 }
