@@ -25,6 +25,8 @@ use crate::session::{NewSession, Session, SessionError, SessionWriter, is_alive}
 /// How long processes that outlive the command may take to finish.
 const PATIENCE: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(20);
+/// Where compaction makes its new tables.
+const UNFINISHED: &str = ".compacting";
 
 /// A run that is ready to start.
 #[derive(Debug)]
@@ -222,38 +224,55 @@ fn is_hidden(path: &Path) -> bool {
         .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
-/// Compacts on a thread of its own, so that a signal can leave it behind: what it does to the tables is atomic, and
-/// the session is sealed already.
+/// Compacts on a thread of its own, so that a signal can leave it behind: the session is sealed already, and tables are
+/// exchanged whole.
 fn compact(mut session: SessionWriter, hurry: &Arc<AtomicBool>, mut progress: Progress) -> Manifest {
     let mut sealed = session.manifest().clone();
+    let folder = session.path().to_owned();
     let (send, receive) = mpsc::channel();
+    let stop = Arc::clone(hurry);
     std::thread::spawn(move || {
-        let result = session.compact(&mut |phase, done, whole| progress.report(phase.verb(), done, whole));
+        let stopped = send.clone();
+        let result = session.compact(&mut |phase, done, whole| {
+            if stop.load(Ordering::Relaxed) {
+                // From here no table is exchanged any more; the thread ends with the process.
+                let _ = stopped.send(Compacted::Stopped);
+                loop {
+                    std::thread::park();
+                }
+            }
+            progress.report(phase.verb(), done, whole);
+        });
         progress.clear();
-        let manifest = session.manifest().clone();
-        let _ = send.send(result.map(|()| manifest));
+        let _ = send.send(match result {
+            Ok(()) => Compacted::Done(Box::new(session.manifest().clone())),
+            Err(error) => Compacted::Failed(error),
+        });
     });
-    let problem = loop {
-        match receive.recv_timeout(POLL) {
-            Ok(Ok(manifest)) => return manifest,
-            Ok(Err(error)) => break format!("the session is sealed but was not compacted: {error}"),
-            Err(mpsc::RecvTimeoutError::Disconnected) => {
-                break "the session is sealed but was not compacted: compaction failed inside colonel".to_owned();
-            }
-            Err(mpsc::RecvTimeoutError::Timeout) if hurry.load(Ordering::Relaxed) => {
-                break "the session is sealed; a signal came before it was compacted, which only makes it smaller"
-                    .to_owned();
-            }
-            Err(mpsc::RecvTimeoutError::Timeout) => {}
+    let why = match receive.recv() {
+        Ok(Compacted::Done(manifest)) => return *manifest,
+        Ok(Compacted::Failed(error)) => error.to_string(),
+        Ok(Compacted::Stopped) => {
+            let _ = fs::remove_dir_all(folder.join(UNFINISHED));
+            "a signal came first; it is complete all the same, and larger".to_owned()
         }
+        Err(mpsc::RecvError) => "colonel itself failed at it".to_owned(),
     };
+    let message = format!("the session is sealed, but was not compacted: {why}");
     let time_ns = sealed.ended_ns.unwrap_or_default();
     sealed.problems.push(Problem {
         code: "not_compacted".to_owned(),
-        message: problem,
+        message,
         time_ns,
     });
     sealed
+}
+
+/// How compaction ended.
+enum Compacted {
+    Done(Box<Manifest>),
+    Failed(SessionError),
+    Stopped,
 }
 
 fn summarise(manifest: &Manifest, mut around: Surroundings, evaluator: &dyn Evaluator) -> Summary {
