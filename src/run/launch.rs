@@ -38,6 +38,8 @@ pub struct Launch {
 /// How a run ended.
 #[derive(Debug)]
 pub struct Outcome {
+    /// Session id.
+    pub session: String,
     /// The command's own code, or 128+N.
     pub exit_code: u8,
     /// What to say; or why the session could not be sealed.
@@ -105,6 +107,7 @@ impl Launch {
                 ExitStatus::from_raw(0)
             }
         };
+        let id = session.id().to_owned();
         let hurry = self.signals.into_hurry();
         let exit_code = match (exit.code(), exit.signal()) {
             (Some(code), _) => u8::try_from(code).unwrap_or(u8::MAX),
@@ -134,8 +137,15 @@ impl Launch {
             };
             summarise(&manifest, around, evaluator)
         });
-        drop(runtime);
-        Outcome { exit_code, summary }
+        if !running.is_empty() {
+            // Their control sockets are in it.
+            runtime.keep();
+        }
+        Outcome {
+            session: id,
+            exit_code,
+            summary,
+        }
     }
 }
 
@@ -213,10 +223,15 @@ fn running(session: &Path) -> Vec<u32> {
         .filter(|path| path.extension().is_some_and(|extension| extension == "json") && !is_hidden(path));
     files
         .filter_map(|path| serde_json::from_slice::<Process>(&fs::read(path).ok()?).ok())
-        .filter(|process| process.ended_ns.is_none() && process.state != ProcessState::Ended)
+        .filter(|process| process.ended_ns.is_none() && records(process.state))
         .filter(|process| is_alive(process.pid, process.start_ticks))
         .map(|process| process.pid)
         .collect()
+}
+
+/// A guest that is off writes nothing more, however long its process lives.
+fn records(state: ProcessState) -> bool {
+    matches!(state, ProcessState::Armed | ProcessState::Capturing)
 }
 
 fn is_hidden(path: &Path) -> bool {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -157,13 +157,6 @@ fn output_within(command: &mut Command, patience: Duration) -> Option<String> {
     }
 }
 
-/// Whether a file is one of ours to run: for tests of the patterns.
-#[cfg(test)]
-fn touch(path: &Path) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, "").unwrap();
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,7 +165,9 @@ mod tests {
     fn the_newest_version_installed_is_found() {
         let temp = tempfile::tempdir().unwrap();
         for version in ["2024.5.1", "2025.3.1"] {
-            touch(&temp.path().join("nsight-systems").join(version).join("bin/nsys"));
+            let bin = temp.path().join("nsight-systems").join(version).join("bin");
+            fs::create_dir_all(&bin).unwrap();
+            fs::write(bin.join("nsys"), "").unwrap();
         }
         let pattern = format!("{}/nsight-systems/*/bin", temp.path().display());
         let found = installed("nsys", &[("ncu", "/"), ("nsys", &pattern)]).unwrap();
