@@ -65,7 +65,7 @@ pub(crate) fn gather(session: &Path, local: bool, progress: ProgressSink<'_>) ->
         judge_process(session, index, local, &counted, &mut gathered);
     }
     for (id, orphan) in counted {
-        note_orphan(id, &orphan, &mut gathered);
+        note_orphan(session, id, &orphan, &mut gathered);
     }
     Ok(gathered)
 }
@@ -222,7 +222,10 @@ fn cut_off(process: &Process) -> String {
     } else {
         " before it had sealed everything"
     };
-    format!("process {} ended without notice (killed, or by `_exit`){window}", process.pid)
+    format!(
+        "process {} ended without notice (killed, or by `_exit`){window}",
+        process.pid
+    )
 }
 
 /// Written in place and padded; cut short where the process died in the middle.
@@ -267,13 +270,15 @@ fn note_missing_rows(process: &Process, counted: &Counted, sealed: &BTreeMap<Str
     }
 }
 
-fn note_orphan(id: Option<ProcessId>, counted: &Counted, gathered: &mut Gathered) {
+fn note_orphan(session: &Path, id: Option<ProcessId>, counted: &Counted, gathered: &mut Gathered) {
     // A folder that is not named after a process was not made by a guest: nothing to expect of it.
     let Some(id) = id else { return };
-    if counted.rows.values().all(|&rows| rows == 0) {
+    let name = files::process_name(id);
+    // One that is there and broken was told already.
+    let told = session.join(PROCESSES_DIR).join(format!("{name}.json")).exists();
+    if told || counted.rows.values().all(|&rows| rows == 0) {
         return;
     }
-    let name = files::process_name(id);
     gathered.problem(
         "process_file_missing",
         format!(
