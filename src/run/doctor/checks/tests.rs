@@ -11,6 +11,7 @@ fn cupti_file(path: &str, release: &str) -> CuptiFile {
         path: path.into(),
         major: 13,
         release: Some(release.to_owned()),
+        origin: "python",
         refused: None,
         chosen: false,
     }
@@ -24,7 +25,7 @@ fn facts() -> Facts {
     );
     used.chosen = true;
     let mut old = cupti_file("/usr/local/cuda-12.2/extras/CUPTI/lib64/libcupti.so.12", "2023.2.2");
-    old.refused = Some("older than CUDA 12.4".to_owned());
+    old.refused = Some("older than CUDA 12.4");
     let h100 = Gpu {
         name: "NVIDIA H100 80GB HBM3".to_owned(),
         compute: Some((9, 0)),
@@ -206,7 +207,7 @@ fn no_cupti() {
 fn no_cupti_that_fits() {
     let mut facts = facts();
     facts.cupti[0].chosen = false;
-    facts.cupti[0].refused = Some("newer than the driver".to_owned());
+    facts.cupti[0].refused = Some("newer than the driver");
     insta::assert_snapshot!(rendered(&cupti(&facts)), @r"
     ! CUPTI     /venv/lib/python3.11/site-packages/nvidia/cu13/lib/libcupti.so.13  13.0.85  not used: newer than the driver
                 /usr/local/cuda-12.2/extras/CUPTI/lib64/libcupti.so.12  2023.2.2  not used: older than CUDA 12.4
