@@ -72,6 +72,10 @@ class Work:
             self.eager()
         torch.cuda.synchronize()
 
+    def kernels_a_step(self, mode: str) -> int:
+        """A copy or a fill that is a node of a graph runs as a kernel, and CUPTI records it as one."""
+        return self.kernels + (2 if self.copies and mode == "graph" else 0)
+
     def step(self, mode: str) -> None:
         if mode == "graph":
             self.graph.replay()
@@ -175,7 +179,7 @@ class Loop:
         for _ in range(steps):
             before = time.perf_counter_ns()
             self.work.step(mode)
-            count += self.arguments.kernels
+            count += self.work.kernels_a_step(mode)
             if window:
                 self.progress.put(8, self.in_windows + count)
             if not self.arguments.asynchronous:
@@ -207,7 +211,7 @@ class Loop:
                 other.stop()
                 phase["torch_kernels"] = kineto_counts(other)["total"]
             phase["rounds_us"].append(self.round(mode, steps, window, count))
-            count += steps * self.arguments.kernels
+            count += steps * self.work.kernels_a_step(mode)
         if self.arguments.asynchronous:
             torch.cuda._sleep(20_000_000)  # runs when the phase has ended
             count += 1

@@ -183,23 +183,15 @@ impl SessionSummary {
             }
         }
         for (&(pid, device, number), &time) in times {
-            let unknown = || WindowSummary {
-                pid,
-                window: Window {
-                    number,
-                    start_ns: time.first_ns,
-                    end_ns: Some(time.last_ns),
-                    trigger: "unknown".to_owned(),
-                    name: None,
-                    sealed_ns: None,
-                },
-                devices: BTreeMap::new(),
-            };
-            windows
+            let summary = windows
                 .entry((pid, number))
-                .or_insert_with(unknown)
-                .devices
-                .insert(device, time);
+                .or_insert_with(|| unknown_window(pid, number, time));
+            if summary.window.trigger == UNKNOWN {
+                let window = &mut summary.window;
+                window.start_ns = window.start_ns.min(time.first_ns);
+                window.end_ns = window.end_ns.max(Some(time.last_ns));
+            }
+            summary.devices.insert(device, time);
         }
         self.windows = windows.into_values().collect();
     }
@@ -252,6 +244,26 @@ impl SessionSummary {
                 time_ns: now_ns(),
             });
         }
+    }
+}
+
+/// Trigger of a window that no process file tells of.
+const UNKNOWN: &str = "unknown";
+
+fn unknown_window(pid: u32, number: u32, time: DeviceTime) -> WindowSummary {
+    let (start_ns, end_ns) = (time.first_ns, Some(time.last_ns));
+    let window = Window {
+        number,
+        start_ns,
+        end_ns,
+        trigger: UNKNOWN.to_owned(),
+        name: None,
+        sealed_ns: None,
+    };
+    WindowSummary {
+        pid,
+        window,
+        devices: BTreeMap::new(),
     }
 }
 

@@ -2,9 +2,12 @@
 
 use std::process::ExitCode;
 
-use crate::cli::sessions_dir::SessionsDirArgs;
+use super::output::{answer, answer_json, talk};
+use super::sessions_dir::SessionsDirArgs;
+use crate::report::{ListJson, list_table, terminal_width};
+use crate::session::Session;
 
-/// List the sessions
+/// List the sessions, newest last
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Print JSON
@@ -14,7 +17,25 @@ pub struct Args {
     sessions: SessionsDirArgs,
 }
 
-/// Runs the command.
+/// Runs the command. No session is an empty list, not a failure.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("to be written: {args:?}")
+    let sessions = args.sessions.resolve()?;
+    let listed = Session::list(&sessions)?;
+    if args.json {
+        answer_json(&ListJson::new(&listed))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if listed.is_empty() {
+        talk(&format!(
+            "no sessions in `{}` yet; next: colonel run -- CMD",
+            sessions.shown().display()
+        ));
+        return Ok(ExitCode::SUCCESS);
+    }
+    answer(&list_table(&listed, terminal_width()))?;
+    for error in listed.iter().filter_map(|listed| listed.session.as_ref().err()) {
+        talk(&error.to_string());
+    }
+    talk(&format!("next: colonel show{} [ID]", args.sessions.option()));
+    Ok(ExitCode::SUCCESS)
 }

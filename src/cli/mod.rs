@@ -1,8 +1,10 @@
 //! The command line: one file a command, arguments and messages, no logic.
 
 pub mod control;
+pub mod doctor;
 mod error;
 pub mod list;
+mod output;
 pub mod rm;
 pub mod run;
 pub mod sessions_dir;
@@ -30,12 +32,13 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Args),
-    List(list::Args),
-    Show(show::Args),
-    Rm(rm::Args),
     Start(control::StartArgs),
     Stop(control::StopArgs),
     Status(control::StatusArgs),
+    List(list::Args),
+    Show(show::Args),
+    Rm(rm::Args),
+    Doctor(doctor::Args),
 }
 
 /// Exit codes of every command but `run`, which has [`crate::run::exit_code`].
@@ -59,6 +62,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::List(args) => list::run(&args),
         Command::Show(args) => show::run(&args),
         Command::Rm(args) => rm::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Start(args) => control::start(&args),
         Command::Stop(args) => control::stop(&args),
         Command::Status(args) => control::status(&args),

@@ -17,6 +17,7 @@ use crate::run::evaluators::EvaluatorKind;
 use crate::run::flavors::{FLAVORS, Flavor};
 use crate::run::{Choice, Gate, GateBy, Launch, Outcome, RunError, Settings, Summary, Trace};
 use crate::schema::env as variables;
+use crate::session::SessionError;
 
 /// Run a command and record what it does on the GPU
 ///
@@ -85,7 +86,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let launch = Launch::new(settings(args)?)?;
     let json = args.json.as_deref().map(JsonFile::open).transpose()?;
-    let Outcome { exit_code, summary } = match launch.run() {
+    let Outcome {
+        session,
+        exit_code,
+        summary,
+    } = match launch.run() {
         Ok(outcome) => outcome,
         Err(error) => {
             json.inspect(JsonFile::give_up);
@@ -101,7 +106,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         Err(error) => {
             json.inspect(JsonFile::give_up);
-            say(&format!("colonel: the session could not be sealed: {error}\n"));
+            say(&unsealed(&session, &error, &show_option(args)));
         }
     }
     Ok(ExitCode::from(exit_code))
@@ -137,6 +142,16 @@ fn show_option(args: &Args) -> String {
         }
         _ => String::new(),
     }
+}
+
+fn unsealed(session: &str, error: &SessionError, show_option: &str) -> String {
+    let mut text = format!("colonel: session {session} could not be sealed: {error}\n");
+    if !matches!(error, SessionError::Gone(_)) {
+        text += &format!(
+            "         what its processes wrote is kept: free space, then `colonel show{show_option} {session}` reads it\n"
+        );
+    }
+    text
 }
 
 fn say(text: &str) {

@@ -20,4 +20,14 @@ impl SessionsDirArgs {
     pub fn resolve(&self) -> Result<SessionsDir, SessionError> {
         SessionsDir::resolve(self.sessions_dir.as_deref().map(Path::new))
     }
+
+    /// What another command must be given to find the same folder: nothing where the variable or the default does.
+    pub fn option(&self) -> String {
+        match &self.sessions_dir {
+            Some(dir) if !dir.is_empty() && std::env::var_os(env::SESSIONS_DIR).as_ref() != Some(dir) => {
+                format!(" --sessions-dir {}", dir.display())
+            }
+            _ => String::new(),
+        }
+    }
 }

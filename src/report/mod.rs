@@ -1,1 +1,11 @@
-//! What people read: terminal tables.
+//! What people and machines read: terminal tables and JSON.
+
+mod list;
+mod names;
+mod show;
+mod table;
+mod time;
+
+pub use list::{ListJson, list_table};
+pub use show::{ShowJson, show_text, sum_up};
+pub use table::terminal_width;

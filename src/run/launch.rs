@@ -25,6 +25,8 @@ use crate::session::{NewSession, Session, SessionError, SessionWriter, is_alive}
 /// How long processes that outlive the command may take to finish.
 const PATIENCE: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(20);
+/// Where compaction makes its new tables.
+const UNFINISHED: &str = ".compacting";
 
 /// A run that is ready to start.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub struct Launch {
 /// How a run ended.
 #[derive(Debug)]
 pub struct Outcome {
+    /// Session id.
+    pub session: String,
     /// The command's own code, or 128+N.
     pub exit_code: u8,
     /// What to say; or why the session could not be sealed.
@@ -103,6 +107,7 @@ impl Launch {
                 ExitStatus::from_raw(0)
             }
         };
+        let id = session.id().to_owned();
         let hurry = self.signals.into_hurry();
         let exit_code = match (exit.code(), exit.signal()) {
             (Some(code), _) => u8::try_from(code).unwrap_or(u8::MAX),
@@ -132,8 +137,15 @@ impl Launch {
             };
             summarise(&manifest, around, evaluator)
         });
-        drop(runtime);
-        Outcome { exit_code, summary }
+        if !running.is_empty() {
+            // Their control sockets are in it.
+            runtime.keep();
+        }
+        Outcome {
+            session: id,
+            exit_code,
+            summary,
+        }
     }
 }
 
@@ -211,10 +223,15 @@ fn running(session: &Path) -> Vec<u32> {
         .filter(|path| path.extension().is_some_and(|extension| extension == "json") && !is_hidden(path));
     files
         .filter_map(|path| serde_json::from_slice::<Process>(&fs::read(path).ok()?).ok())
-        .filter(|process| process.ended_ns.is_none() && process.state != ProcessState::Ended)
+        .filter(|process| process.ended_ns.is_none() && records(process.state))
         .filter(|process| is_alive(process.pid, process.start_ticks))
         .map(|process| process.pid)
         .collect()
+}
+
+/// A guest that is off writes nothing more, however long its process lives.
+fn records(state: ProcessState) -> bool {
+    matches!(state, ProcessState::Armed | ProcessState::Capturing)
 }
 
 fn is_hidden(path: &Path) -> bool {
@@ -222,38 +239,55 @@ fn is_hidden(path: &Path) -> bool {
         .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
-/// Compacts on a thread of its own, so that a signal can leave it behind: what it does to the tables is atomic, and
-/// the session is sealed already.
+/// Compacts on a thread of its own, so that a signal can leave it behind: the session is sealed already, and tables are
+/// exchanged whole.
 fn compact(mut session: SessionWriter, hurry: &Arc<AtomicBool>, mut progress: Progress) -> Manifest {
     let mut sealed = session.manifest().clone();
+    let folder = session.path().to_owned();
     let (send, receive) = mpsc::channel();
+    let stop = Arc::clone(hurry);
     std::thread::spawn(move || {
-        let result = session.compact(&mut |phase, done, whole| progress.report(phase.verb(), done, whole));
+        let stopped = send.clone();
+        let result = session.compact(&mut |phase, done, whole| {
+            if stop.load(Ordering::Relaxed) {
+                // From here no table is exchanged any more; the thread ends with the process.
+                let _ = stopped.send(Compacted::Stopped);
+                loop {
+                    std::thread::park();
+                }
+            }
+            progress.report(phase.verb(), done, whole);
+        });
         progress.clear();
-        let manifest = session.manifest().clone();
-        let _ = send.send(result.map(|()| manifest));
+        let _ = send.send(match result {
+            Ok(()) => Compacted::Done(Box::new(session.manifest().clone())),
+            Err(error) => Compacted::Failed(error),
+        });
     });
-    let problem = loop {
-        match receive.recv_timeout(POLL) {
-            Ok(Ok(manifest)) => return manifest,
-            Ok(Err(error)) => break format!("the session is sealed but was not compacted: {error}"),
-            Err(mpsc::RecvTimeoutError::Disconnected) => {
-                break "the session is sealed but was not compacted: compaction failed inside colonel".to_owned();
-            }
-            Err(mpsc::RecvTimeoutError::Timeout) if hurry.load(Ordering::Relaxed) => {
-                break "the session is sealed; a signal came before it was compacted, which only makes it smaller"
-                    .to_owned();
-            }
-            Err(mpsc::RecvTimeoutError::Timeout) => {}
+    let why = match receive.recv() {
+        Ok(Compacted::Done(manifest)) => return *manifest,
+        Ok(Compacted::Failed(error)) => error.to_string(),
+        Ok(Compacted::Stopped) => {
+            let _ = fs::remove_dir_all(folder.join(UNFINISHED));
+            "a signal came first; it is complete all the same, and larger".to_owned()
         }
+        Err(mpsc::RecvError) => "colonel itself failed at it".to_owned(),
     };
+    let message = format!("the session is sealed, but was not compacted: {why}");
     let time_ns = sealed.ended_ns.unwrap_or_default();
     sealed.problems.push(Problem {
         code: "not_compacted".to_owned(),
-        message: problem,
+        message,
         time_ns,
     });
     sealed
+}
+
+/// How compaction ended.
+enum Compacted {
+    Done(Box<Manifest>),
+    Failed(SessionError),
+    Stopped,
 }
 
 fn summarise(manifest: &Manifest, mut around: Surroundings, evaluator: &dyn Evaluator) -> Summary {

@@ -4,6 +4,7 @@
 
 mod command;
 pub mod control;
+pub mod doctor;
 pub mod environment;
 mod error;
 pub mod evaluators;

@@ -20,6 +20,7 @@ const LONGEST: usize = 64;
 #[derive(Debug)]
 pub struct RuntimeFolder {
     path: PathBuf,
+    kept: bool,
 }
 
 impl RuntimeFolder {
@@ -34,7 +35,7 @@ impl RuntimeFolder {
         let mut reasons = Vec::new();
         for parent in parents {
             match create_in(&parent, id) {
-                Ok(path) => return Ok(Self { path }),
+                Ok(path) => return Ok(Self { path, kept: false }),
                 Err(error) => reasons.push(format!("`{}`: {error}", parent.display())),
             }
         }
@@ -46,6 +47,11 @@ impl RuntimeFolder {
     /// Absolute path.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Leaves the folder where it is.
+    pub fn keep(mut self) {
+        self.kept = true;
     }
 
     /// `library` itself, or a link to it here if the dynamic linker can't take its path in a list.
@@ -68,6 +74,9 @@ impl RuntimeFolder {
 
 impl Drop for RuntimeFolder {
     fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
         let _ = fs::remove_dir_all(&self.path);
         // Goes only with the last session.
         if let Some(parent) = self.path.parent() {
@@ -173,9 +182,11 @@ mod tests {
         let parent = temp.path().join("colonel");
         let first = RuntimeFolder {
             path: create_in(&parent, "5e27fc0e").unwrap(),
+            kept: false,
         };
         let second = RuntimeFolder {
             path: create_in(&parent, "81c0a4f2").unwrap(),
+            kept: false,
         };
         fs::write(first.path().join("1-2.sock"), "").unwrap();
         drop(first);
@@ -189,6 +200,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let runtime = RuntimeFolder {
             path: create_in(&temp.path().join("colonel"), "5e27fc0e").unwrap(),
+            kept: false,
         };
         let plain = Path::new("/opt/colonel/lib.so");
         assert_eq!(runtime.linkable(plain, "LD_PRELOAD").unwrap(), plain);

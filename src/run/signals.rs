@@ -88,7 +88,7 @@ impl Signals {
                 }
                 // Not reaped yet, so the pid is still the command's.
                 let pid = Pid::from_raw(command.id().cast_signed());
-                let to_group = self.to_group(signal);
+                let to_group = self.went_to_group(signal);
                 if is_passed_on(&origin, to_group, pid) {
                     let _ = nix::sys::signal::kill(pid, signal);
                 }
@@ -97,7 +97,7 @@ impl Signals {
     }
 
     /// Whether the whole group was sent `signal`; `None` when the witness is gone.
-    fn to_group(&mut self, signal: Signal) -> Option<bool> {
+    fn went_to_group(&mut self, signal: Signal) -> Option<bool> {
         let witness = self.witness.as_mut()?;
         if witness.saw(signal)? {
             return Some(true);

@@ -170,8 +170,7 @@ impl Summary {
             lines.push(self.headline());
             lines.push(self.figures());
         }
-        self.render_losses(&mut lines);
-        self.render_problems(&mut lines);
+        lines.extend(self.warnings());
         if self.rows.values().any(|&rows| rows > 0) {
             lines.push(self.next(list_option));
         }
@@ -179,6 +178,14 @@ impl Summary {
         text += &lines.join("\n").replace('\n', "\n         ");
         text.push('\n');
         text
+    }
+
+    /// What was lost and what went wrong, a line each: they come before any figure.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        self.render_losses(&mut lines);
+        self.render_problems(&mut lines);
+        lines
     }
 
     fn headline(&self) -> String {
@@ -254,27 +261,26 @@ impl Summary {
             .rows
             .iter()
             .filter(|(table, rows)| **rows > 0 && ["memcpys", "memsets", "api_calls"].contains(&table.as_str()))
-            .map(|(table, rows)| counted(*rows, table.trim_end_matches('s').replace('_', " ").as_str()))
+            .map(|(table, rows)| counted(*rows, &noun(table)))
             .collect();
         if !other.is_empty() {
             lines.push(format!("but {}", other.join(", ")));
         }
     }
 
+    /// A line for each reason, the table that lost most first.
     fn render_losses(&self, lines: &mut Vec<String>) {
-        let mut sums: BTreeMap<(&str, &str), (u64, bool)> = BTreeMap::new();
+        let mut reasons: BTreeMap<&str, BTreeMap<&str, Lost>> = BTreeMap::new();
         for loss in &self.losses {
-            let sum = sums.entry((&loss.kind, &loss.reason)).or_default();
-            sum.0 += loss.count.unwrap_or(0);
-            sum.1 |= loss.count.is_none();
+            let lost = reasons.entry(&loss.reason).or_default().entry(&loss.kind).or_default();
+            lost.count += loss.count.unwrap_or(0);
+            lost.uncounted |= loss.count.is_none();
         }
-        for ((kind, reason), (count, uncounted)) in sums {
-            let number = match (count, uncounted) {
-                (0, true) => "an unknown number of".to_owned(),
-                (count, true) => format!("at least {}", grouped(count)),
-                (count, false) => grouped(count),
-            };
-            lines.push(format!("! {number} {kind} lost: {}", reason_in_words(reason)));
+        for (reason, tables) in reasons {
+            let mut tables: Vec<(&str, Lost)> = tables.into_iter().collect();
+            tables.sort_by_key(|(table, lost)| (*table != "kernels", std::cmp::Reverse(lost.count)));
+            let lost: Vec<String> = tables.iter().map(|(table, lost)| lost.in_words(table)).collect();
+            lines.push(format!("! {} lost: {}", lost.join(", "), reason_in_words(reason)));
         }
     }
 
@@ -316,6 +322,29 @@ impl Summary {
     }
 }
 
+/// Records of one table lost for one reason.
+#[derive(Debug, Clone, Copy, Default)]
+struct Lost {
+    count: u64,
+    uncounted: bool,
+}
+
+impl Lost {
+    fn in_words(self, table: &str) -> String {
+        let noun = noun(table);
+        match (self.count, self.uncounted) {
+            (0, true) => format!("an unknown number of {noun}s"),
+            (count, true) => format!("at least {}", counted(count, &noun)),
+            (count, false) => counted(count, &noun),
+        }
+    }
+}
+
+/// What a row of a table is called: `kernel`, `api call`.
+fn noun(table: &str) -> String {
+    table.strip_suffix('s').unwrap_or(table).replace('_', " ")
+}
+
 /// The words for a reason of the table `losses`.
 fn reason_in_words(reason: &str) -> &str {
     match reason {
@@ -329,6 +358,7 @@ fn reason_in_words(reason: &str) -> &str {
             "another CUPTI client (torch profiler?) took over the buffers; close it, then run again"
         }
         "not_sealed" => "the process was killed before they were on disk",
+        "file_unreadable" => "their file is damaged or gone",
         other => other,
     }
 }

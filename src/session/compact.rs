@@ -5,14 +5,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use arrow_array::RecordBatch;
-use arrow_schema::{DataType, SchemaRef};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::SortingColumn;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::schema::types::ColumnPath;
 
 use crate::schema::columns::Table;
 use crate::schema::manifest::{Problem, Session as Manifest, SessionState};
@@ -22,21 +16,12 @@ use crate::session::devices::Devices;
 use crate::session::files::{self, ProcessFolder};
 use crate::session::scan::{Parts, folder_parts};
 use crate::session::sorted::SortedScan;
+use crate::session::table_writer::TableWriter;
 use crate::session::writer::now_ns;
 use crate::session::{Phase, ProgressSink, Session, SessionError};
 
 /// New folders are made here, out of the way of `kernels/**/*.parquet`, and on the same file system.
 const WORK_DIR: &str = ".compacting";
-
-/// Rows of a row group: what a reader takes at once, and what two threads share.
-const ROW_GROUP_ROWS: usize = 128 * 1024;
-
-/// Distinct texts of a row group stay a dictionary up to this size. Parquet's own limit of 1 MiB is soon reached by
-/// kernel names, and then each row has its name in full.
-const DICTIONARY_BYTES: usize = 16 * 1024 * 1024;
-
-/// Columns that grow with each row: deltas are small where the values are all distinct.
-const DELTA_COLUMNS: [&str; 3] = ["start_ns", "end_ns", "correlation_id"];
 
 /// Compacts what can be; for the rest the manifest says why not.
 pub(crate) fn compact(path: &Path, manifest: &mut Manifest, progress: ProgressSink<'_>) -> Result<(), SessionError> {
@@ -160,7 +145,7 @@ impl Compaction<'_> {
         let failed = |error: ParquetError| SessionError::parquet(path)(error);
         let schema = self.table.arrow_schema();
         let file = File::create(path).map_err(SessionError::io("create", path))?;
-        let mut writer = ArrowWriter::try_new(file, schema.clone(), Some(properties(&schema))).map_err(failed)?;
+        let mut writer = TableWriter::new(file, schema.clone()).map_err(failed)?;
         let mut annotator = (self.table.name == "kernels").then(|| Annotator::new(self.devices));
         let mut rows = SortedScan::new(parts, schema);
         for batch in &mut rows {
@@ -179,39 +164,9 @@ impl Compaction<'_> {
                 reason: problem.message.clone(),
             });
         }
-        let file = writer.into_inner().map_err(failed)?;
+        let file = writer.finish().map_err(failed)?;
         file.sync_all().map_err(SessionError::io("write", path))
     }
-}
-
-fn properties(schema: &SchemaRef) -> WriterProperties {
-    let level = ZstdLevel::try_new(3).unwrap_or_default();
-    let mut builder = WriterProperties::builder()
-        .set_created_by(format!("colonel {}", crate::VERSION))
-        .set_compression(Compression::ZSTD(level))
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_statistics_enabled(EnabledStatistics::Chunk)
-        .set_dictionary_page_size_limit(DICTIONARY_BYTES);
-    for (index, field) in schema.fields().iter().enumerate() {
-        let column = ColumnPath::from(field.name().as_str());
-        if DELTA_COLUMNS.contains(&field.name().as_str()) {
-            builder = builder
-                .set_column_dictionary_enabled(column.clone(), false)
-                .set_column_encoding(column, Encoding::DELTA_BINARY_PACKED);
-        } else if matches!(field.data_type(), DataType::Dictionary(..)) {
-            // Smallest and largest name help no one find a kernel, and can be kilobytes long.
-            builder = builder.set_column_statistics_enabled(column, EnabledStatistics::None);
-        }
-        if field.name() == "start_ns" {
-            let order = SortingColumn {
-                column_idx: i32::try_from(index).unwrap_or(0),
-                descending: false,
-                nulls_first: false,
-            };
-            builder = builder.set_sorting_columns(Some(vec![order]));
-        }
-    }
-    builder.build()
 }
 
 fn check_rows(file: &Path, table: &Path, expected: u64) -> Result<(), SessionError> {

@@ -65,7 +65,7 @@ pub(crate) fn gather(session: &Path, local: bool, progress: ProgressSink<'_>) ->
         judge_process(session, index, local, &counted, &mut gathered);
     }
     for (id, orphan) in counted {
-        note_orphan(id, &orphan, &mut gathered);
+        note_orphan(session, id, &orphan, &mut gathered);
     }
     Ok(gathered)
 }
@@ -180,7 +180,7 @@ fn judge_cut_off(
         .join(format!("{}.progress", files::process_name(id_of(process))));
     let Ok(text) = fs::read(&path) else {
         if process.state == ProcessState::Capturing {
-            gathered.problem("process_cut_off", cut_off(process, None));
+            gathered.problem("process_cut_off", cut_off(process));
         }
         return;
     };
@@ -195,7 +195,7 @@ fn judge_cut_off(
     };
     let Some(progress) = parse_progress(&text) else {
         gathered.losses.push(loss("records", None));
-        gathered.problem("process_cut_off", cut_off(process, None));
+        gathered.problem("process_cut_off", cut_off(process));
         return;
     };
     let mut lost = 0;
@@ -211,23 +211,21 @@ fn judge_cut_off(
         }
     }
     if lost > 0 || process.state == ProcessState::Capturing {
-        gathered.problem("process_cut_off", cut_off(process, Some(lost)));
+        gathered.problem("process_cut_off", cut_off(process));
     }
 }
 
-fn cut_off(process: &Process, lost: Option<u64>) -> String {
-    let lost = match lost {
-        Some(0) => "all that had reached colonel was sealed".to_owned(),
-        Some(1) => "1 record was not sealed yet and is lost".to_owned(),
-        Some(count) => format!("{count} records were not sealed yet and are lost"),
-        None => "how many records were not sealed yet is unknown".to_owned(),
-    };
+/// How much is known to be lost is said by the losses.
+fn cut_off(process: &Process) -> String {
     let window = if process.state == ProcessState::Capturing {
-        " while a window was open; what CUPTI had not delivered yet is not counted"
+        " while a window was open: what CUPTI had not delivered yet is lost, and nobody can count it"
     } else {
-        ""
+        " before it had sealed everything"
     };
-    format!("process {} was killed{window}: {lost}", process.pid)
+    format!(
+        "process {} ended without notice (killed, or by `_exit`){window}",
+        process.pid
+    )
 }
 
 /// Written in place and padded; cut short where the process died in the middle.
@@ -272,13 +270,15 @@ fn note_missing_rows(process: &Process, counted: &Counted, sealed: &BTreeMap<Str
     }
 }
 
-fn note_orphan(id: Option<ProcessId>, counted: &Counted, gathered: &mut Gathered) {
+fn note_orphan(session: &Path, id: Option<ProcessId>, counted: &Counted, gathered: &mut Gathered) {
     // A folder that is not named after a process was not made by a guest: nothing to expect of it.
     let Some(id) = id else { return };
-    if counted.rows.values().all(|&rows| rows == 0) {
+    let name = files::process_name(id);
+    // One that is there and broken was told already.
+    let told = session.join(PROCESSES_DIR).join(format!("{name}.json")).exists();
+    if told || counted.rows.values().all(|&rows| rows == 0) {
         return;
     }
-    let name = files::process_name(id);
     gathered.problem(
         "process_file_missing",
         format!(

@@ -21,6 +21,7 @@ mod seal;
 mod sorted;
 #[doc(hidden)]
 pub mod synthetic;
+mod table_writer;
 pub(crate) mod writer;
 
 pub use devices::{Devices, KnownDevice};

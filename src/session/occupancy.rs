@@ -85,11 +85,7 @@ impl Device {
     fn blocks_by_shared_memory(&self, launch: Launch) -> Option<u64> {
         let unit = if self.compute_major >= 8 { 128 } else { 256 };
         let per_block = (launch.shared_bytes_per_block + self.reserved_shared_bytes_per_block).next_multiple_of(unit);
-        Some(if per_block == 0 {
-            u64::MAX
-        } else {
-            self.shared_bytes_per_sm / per_block
-        })
+        Some(self.shared_bytes_per_sm.checked_div(per_block).unwrap_or(u64::MAX))
     }
 }
 

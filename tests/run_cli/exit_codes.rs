@@ -162,7 +162,7 @@ fn unshared(place: &Workplace, script: &str) -> Option<std::process::Output> {
         .status()
         .is_ok_and(|status| status.success());
     if !allowed {
-        eprintln!("not tested here: `unshare -Urm` is not allowed");
+        println!("not tested here: `unshare -Urm` is not allowed");
         return None;
     }
     let colonel = place.colonel();
@@ -199,6 +199,29 @@ fn a_full_disk_and_a_read_only_one_are_named() {
     assert_code(&output, 125);
     assert!(stderr(&output).contains("Read-only file system"), "{}", stderr(&output));
     assert!(!place.path().join("started").exists());
+}
+
+#[test]
+fn a_disk_that_fills_up_meanwhile_leaves_what_is_there_and_the_commands_code() {
+    let place = Workplace::new();
+    std::fs::create_dir(place.path().join("disk")).unwrap();
+    let script = "mount -t tmpfs -o size=64k none disk && \
+                  \"$1\" run --sessions-dir disk -- sh -c 'cat /dev/zero > disk/fill; exit 4'; code=$?; \
+                  \"$1\" list --sessions-dir disk --json; exit $code";
+    let Some(output) = unshared(&place, script) else { return };
+    assert_code(&output, 4);
+    let said = stderr(&output);
+    assert!(
+        said.contains("could not be sealed") && said.contains("No space left on device"),
+        "{said}"
+    );
+    assert!(said.contains("is kept: free space, then `colonel show"), "{said}");
+    assert_eq!(
+        stdout(&output).matches("\"id\"").count(),
+        1,
+        "it still opens: {}",
+        stdout(&output)
+    );
 }
 
 #[test]

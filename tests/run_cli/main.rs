@@ -3,6 +3,8 @@
 #![allow(missing_docs, unreachable_pub, reason = "a test is its own documentation")]
 
 mod control;
+mod docs;
+mod doctor;
 mod environment;
 mod exit_codes;
 mod session;

@@ -9,9 +9,11 @@ use std::process::Stdio;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use colonel::schema::columns::TableBuilder;
 use colonel::schema::manifest::SessionState;
-use colonel::session::own_id;
-use colonel::session::synthetic::SyntheticGuest;
+use colonel::schema::tables::KernelsBuilder;
+use colonel::session::synthetic::{SyntheticGuest, kernel};
+use colonel::session::{Session, own_id};
 use nix::sys::signal::Signal;
 
 use crate::session::waiting;
@@ -217,6 +219,45 @@ fn a_second_interrupt_hurries_and_the_session_is_sealed_all_the_same() {
     );
     assert_code(&output, 130);
     assert_eq!(place.session().1.state, SessionState::Sealed, "{}", stderr(&output));
+}
+
+#[test]
+fn an_interrupt_while_compacting_leaves_the_tables_as_they_were() {
+    const KERNELS: i64 = 150_000;
+    let place = Workplace::new();
+    let (running, session) = waiting(&place, &[]);
+    let mut guest = SyntheticGuest::new(&session, 4711);
+    let mut rows = KernelsBuilder::default();
+    for start in 0..KERNELS {
+        rows.push(kernel(4711, "decode", 1_000 + start, 1));
+    }
+    guest.seal(&mut rows).unwrap();
+    guest.end(2_000_000).unwrap();
+    place.write("go", "", 0o644);
+    wait_until("compaction has begun", || session.join(".compacting").exists());
+    let interrupted = Instant::now();
+    running.send_to_group(Signal::SIGINT);
+    let output = running.end();
+    assert_code(&output, 0);
+    assert!(
+        interrupted.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        interrupted.elapsed()
+    );
+    assert!(
+        stderr(&output).contains("was not compacted: a signal came first"),
+        "{}",
+        stderr(&output)
+    );
+    assert_eq!(place.session().1.state, SessionState::Sealed);
+    assert!(!session.join(".compacting").exists(), "no unfinished table is left");
+    let read: usize = Session::load(&session)
+        .unwrap()
+        .scan("kernels", &["start_ns"])
+        .unwrap()
+        .map(|b| b.num_rows())
+        .sum();
+    assert_eq!(i64::try_from(read).unwrap(), KERNELS);
 }
 
 #[test]

@@ -75,6 +75,9 @@ impl Evaluator for CuptiEvaluator {
                 .map_or("it does not say why", |problem| problem.message.as_str());
             return Some(format!("pid {} could not be recorded: {message}", off.pid));
         }
+        if manifest.losses.iter().any(|loss| loss.kind == "kernels") {
+            return Some("every kernel that was recorded is lost".to_owned());
+        }
         if !manifest.processes.iter().all(|process| process.windows.is_empty()) {
             return Some("nothing was launched on a GPU while a window was open".to_owned());
         }

@@ -146,9 +146,7 @@ fn several_processes_and_a_folder_of_ones_own() {
 
 #[test]
 fn no_process_used_cuda() {
-    insta::assert_snapshot!(summary(&manifest(Vec::new(), 0)).render(""), @r"
-    colonel: session 5e27fc0e  no kernels: no process of this command initialised CUDA
-    ");
+    insta::assert_snapshot!(summary(&manifest(Vec::new(), 0)).render(""), @r"colonel: session 5e27fc0e  no kernels: no process of this command initialised CUDA");
 }
 
 #[test]
@@ -175,13 +173,9 @@ fn the_other_gates_never_opened() {
     armed.windows.clear();
     let mut manifest = manifest(vec![armed.clone(), armed], 0);
     manifest.gate = "manual".to_owned();
-    insta::assert_snapshot!(summary(&manifest).render(""), @r"
-    colonel: session 5e27fc0e  no kernels: 2 processes initialised CUDA, but no window opened: open one with `colonel start` while the command runs
-    ");
+    insta::assert_snapshot!(summary(&manifest).render(""), @r"colonel: session 5e27fc0e  no kernels: 2 processes initialised CUDA, but no window opened: open one with `colonel start` while the command runs");
     manifest.gate = "process".to_owned();
-    insta::assert_snapshot!(summary(&manifest).render(""), @r"
-    colonel: session 5e27fc0e  no kernels: 2 processes initialised CUDA, but ended before the window opened: take a shorter `--after`
-    ");
+    insta::assert_snapshot!(summary(&manifest).render(""), @r"colonel: session 5e27fc0e  no kernels: 2 processes initialised CUDA, but ended before the window opened: take a shorter `--after`");
 }
 
 #[test]
@@ -192,8 +186,16 @@ fn the_guest_stayed_out() {
     off.problems = vec![problem("no_cupti", "no libcupti was found; install nvidia-cuda-cupti")];
     let mut second = off.clone();
     second.pid = 4712;
-    insta::assert_snapshot!(summary(&manifest(vec![off, second], 0)).render(""), @r"
-    colonel: session 5e27fc0e  no kernels: pid 4711 could not be recorded: no libcupti was found; install nvidia-cuda-cupti
+    insta::assert_snapshot!(summary(&manifest(vec![off, second], 0)).render(""), @r"colonel: session 5e27fc0e  no kernels: pid 4711 could not be recorded: no libcupti was found; install nvidia-cuda-cupti");
+}
+
+#[test]
+fn what_was_recorded_is_lost() {
+    let mut manifest = manifest(vec![process(4711)], 0);
+    manifest.losses = vec![loss("not_sealed", Some(29_025))];
+    insta::assert_snapshot!(summary(&manifest).render(""), @r"
+    colonel: session 5e27fc0e  no kernels: every kernel that was recorded is lost
+             ! 29,025 kernels lost: the process was killed before they were on disk
     ");
 }
 
@@ -219,13 +221,21 @@ fn losses_and_problems_are_said_before_the_next_command() {
     manifest.losses = vec![
         loss("callbacks_replaced", Some(400_000)),
         loss("callbacks_replaced", Some(12_000)),
+        Loss {
+            kind: "memcpys".to_owned(),
+            ..loss("callbacks_replaced", Some(1))
+        },
+        Loss {
+            kind: "api_calls".to_owned(),
+            ..loss("callbacks_replaced", None)
+        },
         loss("dropped_by_cupti", None),
     ];
     manifest.problems = vec![problem("process_still_running", "process 4712 outlived the command")];
     insta::assert_snapshot!(summary(&manifest).render(""), @r#"
     colonel: session 5e27fc0e  1 window, 12.0 s  VLLM::EngineCore (pid 4711), H100 80GB HBM3
-             20 kernels  412,000 lost and more  18.9 MB  armed 41.0 s at no cost
-             ! 412,000 kernels lost: another CUPTI client (torch profiler?) took over the buffers; close it, then run again
+             20 kernels  412,001 lost and more  18.9 MB  armed 41.0 s at no cost
+             ! 412,000 kernels, 1 memcpy, an unknown number of api calls lost: another CUPTI client (torch profiler?) took over the buffers; close it, then run again
              ! an unknown number of kernels lost: CUPTI dropped them
              ! pid 4711: another CUPTI client took over the buffers at 1.2 s
              ! process 4712 outlived the command

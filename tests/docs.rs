@@ -1,0 +1,89 @@
+//! docs/schema.md is made from the definitions in `colonel::schema`, so it can't say anything else.
+//! `COLONEL_BLESS=1 cargo test --test docs` rewrites it.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use arrow_schema::DataType;
+use colonel::schema::{columns::Table, env, manifest, tables};
+
+const HEAD: &str = "\
+# The session on disk
+
+Made from `src/schema/` by `tests/docs.rs`; `COLONEL_BLESS=1 cargo test --test docs` rewrites it.
+
+    SESSIONS_DIR/5e27fc0e/
+      session.json                       what ran, where, how it ended; rows, losses, problems. Written by the launcher only
+      processes/4711-86213.json          one a captured process (pid and start time in clock ticks), written by its guest only
+      processes/4711-86213.progress      records received and sealed, rewritten in place: what a killed process leaves to count
+      kernels/4711-86213/000001.parquet  one folder a table and process; each file is complete in itself
+
+A session folder is a plain Parquet dataset; no colonel is needed to read it:
+
+    pl.scan_parquet(\"5e27fc0e/kernels/**/*.parquet\")      # polars
+    pd.read_parquet(\"5e27fc0e/kernels\")                   # pandas
+    select name, count(*) from '5e27fc0e/kernels/**/*.parquet' group by name   -- DuckDB
+
+Names with a dot in front are unfinished and never data. A session that the launcher compacted has one file a table and
+process, sorted by `start_ns`; before that, segments overlap a little in time. Times are Unix nanoseconds, sizes bytes.
+Text is dictionary-encoded. A column that this CUPTI version can't give is null, never zero. A record with a zero or
+reversed timestamp is no row: it is counted in `losses`.
+";
+
+fn type_name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Dictionary(..) => "text".to_owned(),
+        DataType::Boolean => "bool".to_owned(),
+        other => other.to_string().to_lowercase(),
+    }
+}
+
+fn table_section(table: &Table) -> String {
+    let mut text = format!(
+        "\n## {}\n{}\n\n| column | type | null | meaning |\n|---|---|---|---|\n",
+        table.name, table.doc
+    );
+    for column in &table.columns {
+        let null = if column.nullable { "yes" } else { "" };
+        let _ = writeln!(
+            text,
+            "| `{}` | {} | {null} | {} |",
+            column.name,
+            type_name(&column.data_type),
+            column.doc
+        );
+    }
+    text
+}
+
+fn schema_page() -> String {
+    let manifest::Format { major, minor } = manifest::FORMAT;
+    let mut text = HEAD.to_owned();
+    let _ = write!(
+        text,
+        "\nThis is format {major}.{minor}. The minor grows with each added field, column or table: readers of the same \
+         major take what they\nknow. The major grows when an old reader would misread; it refuses then and names the \
+         colonel that reads it.\n\n# Tables\n"
+    );
+    tables::all().iter().for_each(|table| text += &table_section(table));
+    text += "\n# Environment\n\n| variable | read by | meaning |\n|---|---|---|\n";
+    for variable in env::ALL {
+        let _ = writeln!(text, "| `{}` | {} | {} |", variable.name, variable.reader, variable.doc);
+    }
+    text
+}
+
+#[test]
+fn schema_page_is_up_to_date() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/schema.md");
+    let page = schema_page();
+    if std::env::var_os("COLONEL_BLESS").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, &page).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        found == page,
+        "docs/schema.md is out of date: run `COLONEL_BLESS=1 cargo test --test docs`"
+    );
+}

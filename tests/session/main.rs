@@ -1,0 +1,6 @@
+//! Sessions on disk, made as guests make them: sealing, recovery, compaction, reading, removing.
+
+mod compact;
+mod fixture;
+mod open;
+mod seal;
