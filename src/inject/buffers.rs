@@ -37,6 +37,8 @@ pub(crate) struct Pool {
     pub(crate) foreign: AtomicU64,
     /// Buffers that CUPTI asked for and gave back: stands still when somebody else took over the callbacks.
     pub(crate) moved: AtomicU64,
+    /// Buffers that CUPTI has now.
+    pub(crate) lent: AtomicUsize,
 }
 
 impl Pool {
@@ -51,12 +53,21 @@ impl Pool {
             overflowed: AtomicU64::new(0),
             foreign: AtomicU64::new(0),
             moved: AtomicU64::new(0),
+            lent: AtomicUsize::new(0),
         }
     }
 
     /// Lends a zeroed buffer. `None` only when all overflow is lent too, or memory is out.
     pub(crate) fn request(&self) -> Option<*mut u8> {
+        let memory = self.find_free();
+        if memory.is_some() {
+            self.lent.fetch_add(1, Ordering::Relaxed);
+        }
         self.moved.fetch_add(1, Ordering::Relaxed);
+        memory
+    }
+
+    fn find_free(&self) -> Option<*mut u8> {
         if let Ok(slot) = self.free.1.try_recv() {
             return self.pointer(slot);
         }
@@ -86,6 +97,7 @@ impl Pool {
             self.foreign.fetch_add(1, Ordering::Relaxed);
             return None;
         };
+        self.lent.fetch_sub(1, Ordering::Relaxed);
         self.moved.fetch_add(1, Ordering::Relaxed);
         let filled = Filled {
             slot,

@@ -211,13 +211,39 @@ impl Guest {
     fn close_now(&'static self) {
         let Some(attached) = self.attached.get() else { return };
         let mark = lock(&self.gate.close_mark).take().or_else(|| attached.mark());
+        // Records are turned off by the steward, once what the window launched has arrived (see `disable_if_closed`).
         let number = self.windows.close(now_ns(), mark);
-        attached.disable();
         lock(&self.gate.timers).close_at = None;
         self.gate.actual.store(ARMED, Ordering::Release);
         log!("window {number:?} closed, mark {mark:?}");
         self.touch();
         self.wake.steward_to_drain();
+    }
+
+    /// Turns the records off, unless a window is open again or just opening.
+    ///
+    /// Not at the stop itself: the nodes of a CUDA graph write their times to memory of the graph, and once the kinds
+    /// are off CUPTI no longer reads them before the next replay overwrites them. On the H100 the last replay of a
+    /// window then had kernels that ended with the next replay. So they stay on until the window's records are here.
+    pub(crate) fn disable_if_closed(&'static self) {
+        if self
+            .gate
+            .busy
+            .compare_exchange(false, true, Ordering::AcqRel, Ordering::Acquire)
+            .is_err()
+        {
+            return;
+        }
+        if !self.gate.is_open()
+            && !self.gate.wanted.load(Ordering::Acquire)
+            && let Some(attached) = self.attached.get()
+        {
+            attached.disable();
+            log!("records off");
+        }
+        self.gate.busy.store(false, Ordering::Release);
+        // Whoever wanted a window meanwhile left it to us.
+        self.reconcile(false);
     }
 
     /// Lets the timers act; returns how long the steward may sleep.

@@ -39,6 +39,8 @@ pub(crate) struct Guest {
     pub(crate) writer: OnceLock<Sender<Message>>,
     /// Rows sealed, a table.
     pub(crate) sealed: Mutex<BTreeMap<&'static str, u64>>,
+    /// Rows of the newest window, or of an earlier one that closed, that came so far: still growing means draining.
+    pub(crate) window_rows: std::sync::atomic::AtomicU64,
     /// Records let go because they belong to no window.
     pub(crate) outside_windows: std::sync::atomic::AtomicU64,
     problems: Mutex<Vec<Problem>>,
@@ -58,6 +60,7 @@ impl Guest {
             attached: OnceLock::new(),
             writer: OnceLock::new(),
             sealed: Mutex::default(),
+            window_rows: std::sync::atomic::AtomicU64::new(0),
             outside_windows: std::sync::atomic::AtomicU64::new(0),
             problems: Mutex::default(),
             dirty: AtomicBool::new(true),

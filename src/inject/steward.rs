@@ -26,12 +26,16 @@ const FLUSH_EVERY: Duration = Duration::from_millis(250);
 /// Flushes after a window closed, for work launched before that still runs: every 10 ms at first, then ever rarer.
 const DRAIN_FIRST: Duration = Duration::from_millis(10);
 const DRAIN_LAST: Duration = Duration::from_secs(1);
+/// Records stay on this long after a stop at most, for work launched before it.
+const SETTLE_LIMIT: Duration = Duration::from_secs(1);
 /// Flushes in a row that brought nothing, after which draining rests until the next window or the end.
 const DRAIN_IDLE: u32 = 20;
 /// Silence of CUPTI that makes us suspicious, and the CUDA calls that the program must have made meanwhile: a program
 /// that polls one long kernel makes few.
 const SILENCE: Duration = Duration::from_secs(2);
 const SILENCE_CALLS: u32 = 1_000;
+/// Flushes at the process's end before the forced one.
+const FINISH_FLUSHES: u32 = 10;
 /// A client that says nothing for this long is left.
 const CLIENT_TIMEOUT: Duration = Duration::from_millis(500);
 const MAX_REQUESTS: u32 = 16;
@@ -110,6 +114,15 @@ struct Steward {
     drain_step: Duration,
     idle_flushes: u32,
     canary: Canary,
+    /// A window closed and the records are still on.
+    settling: Option<Settling>,
+}
+
+/// Waits for what a closed window launched, so that the records can be turned off.
+#[derive(Debug, Clone, Copy)]
+struct Settling {
+    since: Instant,
+    rows: u64,
 }
 
 /// Notices that no record reaches us any more though the program calls CUDA: somebody else registered buffers.
@@ -148,6 +161,7 @@ impl Steward {
             drain_step: DRAIN_FIRST,
             idle_flushes: 0,
             canary: Canary::default(),
+            settling: None,
         }
     }
 
@@ -188,8 +202,13 @@ impl Steward {
         if self.guest.wake.drain.swap(false, Ordering::AcqRel) {
             self.drain_step = DRAIN_FIRST;
             self.idle_flushes = 0;
-            self.flush_and_seal(false, None);
+            self.flush_and_seal(Some(SEAL_TIMEOUT));
             self.bury_canary();
+            let rows = self.guest.window_rows.load(Ordering::Acquire);
+            self.settling = Some(Settling {
+                since: Instant::now(),
+                rows,
+            });
             self.next_flush = Some(Instant::now() + self.drain_step);
             return;
         }
@@ -203,18 +222,33 @@ impl Steward {
         }
         let brought = self.flush(false);
         self.next_flush = if open {
+            self.settling = None;
             self.listen_to_canary(brought);
             Some(Instant::now() + FLUSH_EVERY)
         } else {
             if brought {
                 self.idle_flushes = 0;
-                self.request_seal(self.guest.windows.closed(), None);
+                let wait = self.settling.map(|_| SEAL_TIMEOUT);
+                self.request_seal(self.guest.windows.closed(), wait);
             } else {
                 self.idle_flushes += 1;
             }
+            self.settle();
             self.drain_step = (self.drain_step * 2).min(DRAIN_LAST);
             (self.idle_flushes < DRAIN_IDLE).then(|| Instant::now() + self.drain_step)
         };
+    }
+
+    /// Turns the records off once a flush brought nothing more of the closed window, or it took too long.
+    fn settle(&mut self) {
+        let Some(settling) = &mut self.settling else { return };
+        let rows = self.guest.window_rows.load(Ordering::Acquire);
+        if rows == settling.rows || settling.since.elapsed() > SETTLE_LIMIT {
+            self.settling = None;
+            self.guest.disable_if_closed();
+        } else {
+            settling.rows = rows;
+        }
     }
 
     /// Flushes CUPTI and takes note of what is lost; true if buffers moved.
@@ -264,24 +298,37 @@ impl Steward {
     /// The window closed: if records had stopped coming, what they were is lost.
     fn bury_canary(&mut self) {
         self.canary.last = None;
-        let Some(silence) = self.canary.silent.take() else {
-            return;
-        };
+        if let Some(silence) = self.canary.silent.take() {
+            self.replaced(&format!(
+                "no record came in the last {:.1} s of a window though the program made {} CUDA calls",
+                silence.since.elapsed().as_secs_f64(),
+                silence.calls
+            ));
+        }
+    }
+
+    /// After the last, forced flush CUPTI has no buffer of ours any more, unless somebody else gets them.
+    fn count_missing_buffers(&self) {
+        let lent = self.guest.pool.lent.load(Ordering::Relaxed);
+        if lent > 0 {
+            self.replaced(&format!("{lent} buffers never came back from CUPTI"));
+        }
+    }
+
+    fn replaced(&self, what: &str) {
         self.guest.losses.add("records", Reason::CallbacksReplaced, None);
         self.guest.problem(
             "callbacks_replaced",
             format!(
-                "no record came in the last {:.1} s of a window though the program made {} CUDA calls: another CUPTI \
-                 client in the process (torch profiler?) took over its buffers; close that client, then run again",
-                silence.since.elapsed().as_secs_f64(),
-                silence.calls
+                "{what}: another CUPTI client in the process (torch.profiler?) took them over; close that client, then \
+                 run again"
             ),
         );
     }
 
-    fn flush_and_seal(&mut self, forced: bool, wait: Option<Duration>) {
+    fn flush_and_seal(&mut self, wait: Option<Duration>) {
         let closed = self.guest.windows.closed();
-        self.flush(forced);
+        self.flush(false);
         self.request_seal(closed, wait);
     }
 
@@ -302,10 +349,18 @@ impl Steward {
         let attached = self.guest.attached.get().is_some();
         self.guest.close_window(None, true);
         if attached {
-            self.flush(false);
+            // Records that are on their way come within a few flushes.
+            for _ in 0..FINISH_FLUSHES {
+                if !self.flush(false) {
+                    break;
+                }
+                std::thread::sleep(DRAIN_FIRST);
+            }
             // What is still in flight at exit comes with end = 0 and is counted as lost.
-            self.flush_and_seal(true, Some(SEAL_TIMEOUT));
             self.bury_canary();
+            self.flush(true);
+            self.count_missing_buffers();
+            self.request_seal(self.guest.windows.closed(), Some(SEAL_TIMEOUT));
         }
         self.guest.gate.end();
         self.guest.touch();
@@ -395,12 +450,12 @@ impl Steward {
                     return self.reply(Some("no window is open".to_owned()));
                 }
                 self.guest.close_window(None, true);
-                self.flush_and_seal(false, Some(SEAL_TIMEOUT));
+                self.flush_and_seal(Some(SEAL_TIMEOUT));
                 self.reply(None)
             }
             Op::Status => self.reply(None),
             Op::Flush => {
-                self.flush_and_seal(false, Some(SEAL_TIMEOUT));
+                self.flush_and_seal(Some(SEAL_TIMEOUT));
                 self.reply(None)
             }
         }

@@ -158,6 +158,9 @@ impl Writer {
             Some(Rest::Truncated) => guest.losses.add("records", Reason::TruncatedBuffer, Some(1)),
         }
         guest.outside_windows.fetch_add(outside, Ordering::Relaxed);
+        self.guest
+            .window_rows
+            .store(self.received.values().sum(), Ordering::Release);
         if self.rows.len() > 0 && self.unsealed_since.is_none() {
             self.unsealed_since = Some(Instant::now());
         }
