@@ -116,6 +116,9 @@ struct Steward {
     canary: Canary,
     /// A window closed and the records are still on.
     settling: Option<Settling>,
+    /// Windows that had closed at the last flush, and at the one before: the latter's records have all come.
+    closed: usize,
+    delivered: usize,
 }
 
 /// Waits for what a closed window launched, so that the records can be turned off.
@@ -162,6 +165,8 @@ impl Steward {
             idle_flushes: 0,
             canary: Canary::default(),
             settling: None,
+            closed: 0,
+            delivered: 0,
         }
     }
 
@@ -169,6 +174,8 @@ impl Steward {
         loop {
             self.guest.reconcile(false);
             let timer = self.guest.run_timers();
+            // First of all: a flush may never return, and this process must be known all the same.
+            self.write_process_file(None);
             self.flush_if_due();
             if self.guest.wake.finish.load(Ordering::Acquire) {
                 self.finish();
@@ -224,14 +231,14 @@ impl Steward {
         self.next_flush = if open {
             self.settling = None;
             self.listen_to_canary(brought);
+            if self.guest.windows.first_unsealed() < self.delivered {
+                self.request_seal(None);
+            }
             Some(Instant::now() + FLUSH_EVERY)
         } else {
-            if brought {
-                self.idle_flushes = 0;
-                let wait = self.settling.map(|_| SEAL_TIMEOUT);
-                self.request_seal(self.guest.windows.closed(), wait);
-            } else {
-                self.idle_flushes += 1;
+            self.idle_flushes = if brought { 0 } else { self.idle_flushes + 1 };
+            if brought || self.guest.windows.first_unsealed() < self.delivered {
+                self.request_seal(self.settling.map(|_| SEAL_TIMEOUT));
             }
             self.settle();
             self.drain_step = (self.drain_step * 2).min(DRAIN_LAST);
@@ -275,6 +282,7 @@ impl Steward {
         let moved = self.guest.pool.moved.load(Ordering::Relaxed);
         let brought = moved != self.canary.moved;
         self.canary.moved = moved;
+        self.delivered = std::mem::replace(&mut self.closed, self.guest.windows.closed());
         brought
     }
 
@@ -327,18 +335,19 @@ impl Steward {
     }
 
     fn flush_and_seal(&mut self, wait: Option<Duration>) {
-        let closed = self.guest.windows.closed();
         self.flush(false);
-        self.request_seal(closed, wait);
+        self.request_seal(wait);
     }
 
     /// Asks the writer to seal; waits for it if a limit is given.
-    fn request_seal(&self, closed: usize, wait: Option<Duration>) {
+    fn request_seal(&self, wait: Option<Duration>) {
         let Some(writer) = self.guest.writer.get() else { return };
         let (done, answer) = bounded(1);
-        if writer
-            .send_timeout(Message::Seal { done, closed }, SEAL_TIMEOUT)
-            .is_ok()
+        let message = Message::Seal {
+            done,
+            closed: self.delivered,
+        };
+        if writer.send_timeout(message, SEAL_TIMEOUT).is_ok()
             && let Some(limit) = wait
         {
             let _ = answer.recv_timeout(limit);
@@ -360,7 +369,8 @@ impl Steward {
             self.bury_canary();
             self.flush(true);
             self.count_missing_buffers();
-            self.request_seal(self.guest.windows.closed(), Some(SEAL_TIMEOUT));
+            self.delivered = self.guest.windows.closed();
+            self.request_seal(Some(SEAL_TIMEOUT));
         }
         self.guest.gate.end();
         self.guest.touch();
