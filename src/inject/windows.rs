@@ -94,6 +94,14 @@ impl Windows {
             .count()
     }
 
+    /// Windows before the first that is not on disk.
+    pub(crate) fn first_unsealed(&self) -> usize {
+        lock(&self.spans)
+            .iter()
+            .take_while(|span| span.window.sealed_ns.is_some())
+            .count()
+    }
+
     /// The first `closed` windows are on disk.
     pub(crate) fn sealed(&self, closed: usize, now_ns: i64) {
         for span in lock(&self.spans).iter_mut().take(closed) {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use crate::schema::manifest::{
-    FORMAT, Loss, PROCESSES_DIR, Problem, Process, ProcessId, ProcessState, Progress, Session as Manifest,
+    FORMAT, Loss, PROCESSES_DIR, Problem, Process, ProcessId, Progress, Session as Manifest,
 };
 use crate::schema::tables;
 use crate::session::files::{self, ProcessFolder};
@@ -178,12 +178,7 @@ fn judge_cut_off(
     let path = session
         .join(PROCESSES_DIR)
         .join(format!("{}.progress", files::process_name(id_of(process))));
-    let Ok(text) = fs::read(&path) else {
-        if process.state == ProcessState::Capturing {
-            gathered.problem("process_cut_off", cut_off(process));
-        }
-        return;
-    };
+    let text = fs::read(&path).unwrap_or_default();
     let time_ns = modified_ns(&path).unwrap_or_else(now_ns);
     let loss = |kind: &str, count| Loss {
         pid: Some(process.pid),
@@ -193,11 +188,17 @@ fn judge_cut_off(
         first_ns: time_ns,
         last_ns: time_ns,
     };
-    let Some(progress) = parse_progress(&text) else {
-        gathered.losses.push(loss("records", None));
-        gathered.problem("process_cut_off", cut_off(process));
-        return;
+    // A process that never captured has no progress file.
+    let progress = if text.is_empty() {
+        Some(Progress::default())
+    } else {
+        parse_progress(&text)
     };
+    let undelivered = progress.is_none() || !unsealed_windows(process).is_empty();
+    if undelivered {
+        gathered.losses.push(loss("records", None));
+    }
+    let progress = progress.unwrap_or_default();
     let mut lost = 0;
     for (table, &received) in &progress.received {
         let said = progress.sealed.get(table).copied().unwrap_or(0);
@@ -210,17 +211,29 @@ fn judge_cut_off(
             lost += count;
         }
     }
-    if lost > 0 || process.state == ProcessState::Capturing {
+    if lost > 0 || undelivered {
         gathered.problem("process_cut_off", cut_off(process));
     }
 }
 
+/// Windows of which some records may not have reached the guest.
+fn unsealed_windows(process: &Process) -> Vec<String> {
+    let unsealed = process.windows.iter().filter(|window| window.sealed_ns.is_none());
+    unsealed.map(|window| window.number.to_string()).collect()
+}
+
 /// How much is known to be lost is said by the losses.
 fn cut_off(process: &Process) -> String {
-    let window = if process.state == ProcessState::Capturing {
-        " while a window was open: what CUPTI had not delivered yet is lost, and nobody can count it"
-    } else {
-        " before it had sealed everything"
+    let windows = unsealed_windows(process);
+    let window = match windows.as_slice() {
+        [] => " before it had sealed everything".to_owned(),
+        [one] => format!(
+            " before window {one} was on disk: what CUPTI had not delivered yet is lost, and nobody can count it"
+        ),
+        many => format!(
+            " before windows {} were on disk: what CUPTI had not delivered yet is lost, and nobody can count it",
+            many.join(", ")
+        ),
     };
     format!(
         "process {} ended without notice (killed, or by `_exit`){window}",
