@@ -21,6 +21,7 @@ use crate::flush;
 use crate::kinds::{self, KINDS_ENABLED};
 use crate::records::strides;
 use crate::subscriber;
+use crate::teardown::die_if_torn_down;
 use crate::version::{api_version, shown};
 
 /// Exports functions whose body gives `Ok` or the error to return.
@@ -248,6 +249,7 @@ exports! {
         Ok(())
     }
     fn cuptiActivityDisable(kind: u32) {
+        die_if_torn_down("cuptiActivityDisable");
         attach()?;
         KINDS_ENABLED.disable(known_kind(kind)?, first_disable());
         Ok(())
@@ -263,6 +265,7 @@ exports! {
         Ok(())
     }
     fn cuptiActivityFlushAll(flag: u32) {
+        die_if_torn_down("cuptiActivityFlushAll");
         attach()?;
         flush::flush_all(flag & FLUSH_FORCED != 0);
         Ok(())
@@ -278,6 +281,7 @@ exports! {
         give(record, next_record(buffer, valid, last)?)
     }
     fn cuptiActivityGetNumDroppedRecords(_context: *mut c_void, _stream: u32, dropped: *mut usize) {
+        die_if_torn_down("cuptiActivityGetNumDroppedRecords");
         refuse_in_callback("cuptiActivityGetNumDroppedRecords");
         attach()?;
         if dropped.is_null() {

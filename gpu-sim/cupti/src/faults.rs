@@ -97,12 +97,15 @@ pub(crate) fn first_disable() -> bool {
 
 /// Ends the process: whoever set up the test made a mistake, or the client did what the real CUPTI does not survive.
 pub(crate) fn complain(problem: &str) -> ! {
-    let line = format!("gpu-sim: libcupti: {problem}\n");
-    // SAFETY: writes the bytes of a string that outlives the call; stderr may be closed, then nothing is written.
-    unsafe {
-        libc::write(2, line.as_ptr().cast(), line.len());
-        libc::abort()
-    }
+    say(&format!("gpu-sim: libcupti: {problem}\n"));
+    // SAFETY: no preconditions.
+    unsafe { libc::abort() }
+}
+
+/// Writes a line to stderr; if that is closed, nothing is written.
+pub(crate) fn say(line: &str) {
+    // SAFETY: writes the bytes of a string that outlives the call.
+    unsafe { libc::write(2, line.as_ptr().cast(), line.len()) };
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! - `records`: the records themselves, in the bytes of the version played
 //! - `buffers`, `flush`: the client's buffers and the thread that hands them back
 //! - `takeover`: another client that takes the buffers over
+//! - `teardown`: what becomes of it at exit
 //! - `attributes`, `api`: the exported functions
 //!
 //! No lock is held while a client's callback runs.
@@ -22,5 +23,6 @@ mod kinds;
 mod records;
 mod subscriber;
 mod takeover;
+mod teardown;
 mod tracer;
 mod version;

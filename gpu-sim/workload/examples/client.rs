@@ -144,9 +144,23 @@ fn enable(functions: &Functions) {
     }
 }
 
+fn disable(functions: &Functions) {
+    for kind in kinds() {
+        // SAFETY: as above.
+        call("disable", unsafe { functions.cuptiActivityDisable.unwrap()(kind) });
+    }
+}
+
 fn flush(functions: &Functions, flag: u32) {
     // SAFETY: as above.
     call("flush", unsafe { functions.cuptiActivityFlushAll.unwrap()(flag) });
+}
+
+fn dropped(functions: &Functions) -> usize {
+    let mut dropped = 0;
+    // SAFETY: as above.
+    unsafe { functions.cuptiActivityGetNumDroppedRecords.unwrap()(std::ptr::null_mut(), 0, &raw mut dropped) };
+    dropped
 }
 
 /// Opens and closes windows: records are on from the exit of `cuProfilerStart` to the entry of `cuProfilerStop`.
@@ -160,10 +174,7 @@ unsafe extern "C" fn callback(_: *mut c_void, domain: u32, cbid: u32, data: *con
             enable(functions);
         }
         (DOMAIN_DRIVER_API, 309, SITE_ENTER) => {
-            for kind in kinds() {
-                // SAFETY: as above.
-                call("disable", unsafe { functions.cuptiActivityDisable.unwrap()(kind) });
-            }
+            disable(functions);
             flush(functions, 0);
             if setting("FINALIZE").is_some() {
                 // SAFETY: as above.
@@ -176,20 +187,32 @@ unsafe extern "C" fn callback(_: *mut c_void, domain: u32, cbid: u32, data: *con
 
 extern "C" fn finish() {
     let functions = FUNCTIONS.get().unwrap();
+    match setting("FIRST_AT_EXIT").as_deref() {
+        Some("disable") => disable(functions),
+        Some("dropped") => drop(dropped(functions)),
+        _ => {}
+    }
     let flag = setting("FINAL_FLUSH").and_then(|flag| flag.parse().ok()).unwrap_or(1);
     flush(functions, flag);
-    let mut dropped = 0;
-    // SAFETY: as above.
-    unsafe { functions.cuptiActivityGetNumDroppedRecords.unwrap()(std::ptr::null_mut(), 0, &raw mut dropped) };
+    let dropped = dropped(functions);
     with_seen(|seen| {
         seen.dropped = dropped;
         std::fs::write(setting("OUT").unwrap(), serde_json::to_string(seen).unwrap()).unwrap();
     });
 }
 
+fn finish_at_exit() {
+    // SAFETY: the handler stays mapped, as the whole library does.
+    unsafe { libc::atexit(finish) };
+}
+
 /// What the driver calls in `cuInit`.
 #[unsafe(no_mangle)]
 extern "C" fn InitializeInjection() -> i32 {
+    let register_early = setting("HANDLER").as_deref() == Some("early");
+    if register_early {
+        finish_at_exit();
+    }
     // SAFETY: the stand-in, which is never unloaded.
     let functions = unsafe {
         let library = Library::new("libcupti.so.13").unwrap();
@@ -227,7 +250,8 @@ extern "C" fn InitializeInjection() -> i32 {
     if setting("GATE").is_none() || setting("ALSO_AT_START").is_some() {
         enable(functions);
     }
-    // SAFETY: the handler stays mapped, as the whole library does.
-    unsafe { libc::atexit(finish) };
+    if !register_early {
+        finish_at_exit();
+    }
     1
 }

@@ -3,6 +3,7 @@
 
 use crate::support::{Sim, summary};
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -298,4 +299,33 @@ fn a_flush_may_take_long_or_for_ever() {
     assert_eq!(child.try_wait().unwrap(), None, "its exit handler hangs");
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// Handlers run last registered first, and libcupti's is registered when it is loaded.
+#[test]
+fn a_client_that_registered_its_exit_handler_before_libcupti_was_loaded_dies_in_it() {
+    let sim = Sim::new();
+    for (first, function) in [
+        ("flush", "cuptiActivityFlushAll"),
+        ("disable", "cuptiActivityDisable"),
+        ("dropped", "cuptiActivityGetNumDroppedRecords"),
+    ] {
+        let run = |handler| {
+            let settings = [("SIM_CLIENT_HANDLER", handler), ("SIM_CLIENT_FIRST_AT_EXIT", first)];
+            sim.with_client("--steps 1 --kernels 10", &settings).output().unwrap()
+        };
+        let output = run("early");
+        assert_eq!(summary(&output)["kernels"], 10, "the workload itself is done");
+        assert_eq!(output.status.signal(), Some(libc::SIGSEGV), "{output:?}");
+        assert_eq!(
+            String::from_utf8_lossy(&output.stderr),
+            format!("gpu-sim: {function} after libcupti was torn down\n")
+        );
+        assert!(!sim.path("seen.json").exists(), "{first}");
+
+        let output = run("late");
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        assert_eq!(sim.seen()["kernels"], 10, "{first}");
+        std::fs::remove_file(sim.path("seen.json")).unwrap();
+    }
 }
