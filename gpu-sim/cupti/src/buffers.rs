@@ -287,6 +287,20 @@ impl Pool {
         taken
     }
 
+    /// Shows the records of each buffer that is neither handed back nor about to be. One that is just filling up may be
+    /// shown twice.
+    pub(crate) fn change_undelivered(&self, mut change: impl FnMut(&mut [u8])) {
+        let slots = lock(&self.slots).clone();
+        for slot in slots.iter().map(|slot| &**slot).chain([&self.shared]) {
+            if let Some(buffer) = lock(slot).as_mut() {
+                change(buffer.records_mut());
+            }
+        }
+        for buffer in lock(&self.full).iter_mut() {
+            change(buffer.records_mut());
+        }
+    }
+
     /// Waits until a buffer is retired or `timeout` is over.
     pub(crate) fn wait_for_retired(&self, timeout: std::time::Duration) {
         let full = lock(&self.full);

@@ -13,6 +13,7 @@ pub(crate) struct Faults {
     pub(crate) enable: Option<u32>,
     pub(crate) register: Option<u32>,
     pub(crate) first_disable: Option<bool>,
+    pub(crate) kept_ends: bool,
     pub(crate) zero_timestamps: Option<u64>,
     pub(crate) reversed: Option<u64>,
     pub(crate) drop: Option<u64>,
@@ -58,6 +59,7 @@ impl Faults {
             "enable" => self.enable = Some(code()?),
             "register" => self.register = Some(code()?),
             "first-disable" => self.first_disable = Some(value != Some("off")),
+            "overwritten-ends" => self.kept_ends = value == Some("off"),
             "zero-timestamps" => self.zero_timestamps = Some(every()?),
             "reversed" => self.reversed = Some(every()?),
             "drop" => self.drop = Some(every()?),
@@ -114,16 +116,17 @@ mod tests {
 
     #[test]
     fn a_list_sets_what_it_names_and_nothing_else() {
-        let faults = Faults::parse("subscribe=39, drop=10,mangled,,slow-flush=200").unwrap();
+        let faults = Faults::parse("subscribe=39, drop=10,mangled,,slow-flush=200,overwritten-ends=off").unwrap();
         let expected = Faults {
             subscribe: Some(39),
             drop: Some(10),
             mangled: true,
+            kept_ends: true,
             slow_flush_ms: Some(200),
             ..Faults::default()
         };
         assert_eq!(faults, expected);
-        assert_eq!(Faults::parse("").unwrap(), Faults::default());
+        assert_eq!(Faults::parse(",overwritten-ends").unwrap(), Faults::default());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use sim_abi::now_ns;
 use crate::buffers::{Buffer, POOL, refuse_in_callback};
 use crate::faults::{complain, faults};
 use crate::kinds::KINDS_ENABLED;
-use crate::records::{self, strides};
+use crate::records::{self, END};
 
 /// The worker looks at least this often.
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
@@ -79,15 +79,9 @@ fn record_overhead() {
     }
 }
 
-/// Offset of `end` in the records of GPU operations: the same in all of them.
-const END: std::ops::Range<usize> = 24..32;
-
 /// Takes the end from operations that are not finished at `now`.
-fn cut_unfinished(mut records: &mut [u8], now: u64) {
-    while let Some(kind) = records.first_chunk().map(|kind| u32::from_ne_bytes(*kind)) {
-        let Some((record, rest)) = strides().get(kind).and_then(|size| records.split_at_mut_checked(size)) else {
-            return;
-        };
+fn cut_unfinished(records: &mut [u8], now: u64) {
+    records::each(records, |kind, record| {
         if matches!(
             kind,
             KIND_CONCURRENT_KERNEL | KIND_KERNEL | KIND_MEMCPY | KIND_MEMCPY2 | KIND_MEMSET
@@ -98,18 +92,17 @@ fn cut_unfinished(mut records: &mut [u8], now: u64) {
                 record[END].fill(0);
             }
         }
-        records = rest;
-    }
+    });
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::records::strides;
     use cupti_sys::records::{Api, Kernel, Record, read};
 
     #[test]
     fn a_forced_flush_takes_the_end_from_what_still_runs() {
-        assert_eq!(std::mem::offset_of!(Kernel, end), END.start);
         let kernel = |end| Kernel {
             kind: KIND_CONCURRENT_KERNEL,
             start: 10,

@@ -6,6 +6,7 @@
 //! - `correlation`, `kinds`, `subscriber`: the state that this needs
 //! - `records`: the records themselves, in the bytes of the version played
 //! - `buffers`, `flush`: the client's buffers and the thread that hands them back
+//! - `overwrite`: end times that a later replay of a graph overwrites
 //! - `takeover`: another client that takes the buffers over
 //! - `teardown`: what becomes of it at exit
 //! - `attributes`, `api`: the exported functions
@@ -20,6 +21,7 @@ mod driver;
 mod faults;
 mod flush;
 mod kinds;
+mod overwrite;
 mod records;
 mod subscriber;
 mod takeover;

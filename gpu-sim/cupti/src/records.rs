@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char};
+use std::mem::offset_of;
+use std::ops::Range;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
@@ -22,6 +24,24 @@ const COPY_CHANNEL: u32 = 15;
 pub(crate) fn strides() -> &'static Strides {
     static STRIDES: OnceLock<Strides> = OnceLock::new();
     STRIDES.get_or_init(|| Strides::new(api_version()))
+}
+
+/// Where the end lies in the records of all GPU operations.
+pub(crate) const END: Range<usize> = offset_of!(Kernel, end)..offset_of!(Kernel, end) + 8;
+const _: () = assert!(END.start == offset_of!(Memcpy, end) && END.start == offset_of!(MemcpyPeer, end));
+const _: () = assert!(END.start == offset_of!(Memset, end));
+/// Where a kernel's record has its end once more.
+pub(crate) const COMPLETED: Range<usize> = offset_of!(Kernel, completed)..offset_of!(Kernel, completed) + 8;
+
+/// Visits the records of a buffer: kind and bytes.
+pub(crate) fn each(mut records: &mut [u8], mut visit: impl FnMut(u32, &mut [u8])) {
+    while let Some(kind) = records.first_chunk().map(|kind| u32::from_ne_bytes(*kind)) {
+        let Some((record, rest)) = strides().get(kind).and_then(|size| records.split_at_mut_checked(size)) else {
+            return;
+        };
+        visit(kind, record);
+        records = rest;
+    }
 }
 
 /// How much later than its end a GPU operation's record is finished.

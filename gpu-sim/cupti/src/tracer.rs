@@ -9,7 +9,7 @@ use crate::buffers::{POOL, Writer};
 use crate::faults::faults;
 use crate::kinds::{self, KINDS_ENABLED, bit};
 use crate::records::{self, Place, every};
-use crate::{correlation, driver, subscriber, takeover};
+use crate::{correlation, driver, overwrite, subscriber, takeover};
 
 /// What the driver calls.
 pub(crate) static TRACER: Tracer = Tracer {
@@ -57,12 +57,20 @@ extern "C" fn submitted(submission: &Submission) {
     let wanted = bit(kernel_kind) | bit(KIND_MEMCPY) | bit(KIND_MEMCPY2) | bit(KIND_MEMSET);
     // SAFETY: the driver gives `count` operations there, for the length of this call.
     let ops = unsafe { std::slice::from_raw_parts(submission.ops, submission.count) };
+    let of_graph = submission.graph_exec != 0;
+    let with_kernels = kinds & bit(kernel_kind) != 0;
     if kinds & wanted != 0 {
         let correlation = correlation::current();
         POOL.write(|writer| {
             ops.iter()
                 .for_each(|op| operation(writer, op, submission, correlation, kinds, kernel_kind))
         });
+        if of_graph && with_kernels {
+            overwrite::recorded(submission.graph_exec, correlation);
+        }
+    }
+    if of_graph && !with_kernels {
+        overwrite::not_recorded(submission, ops);
     }
     if faults().takeover.is_some() {
         takeover::count(ops.iter().filter(|op| op.kind == op::KERNEL).count() as u64);
@@ -141,7 +149,10 @@ extern "C" fn resource(resource: &Resource) {
         CBID_RESOURCE_CONTEXT_CREATED => record_context(resource),
         CBID_RESOURCE_STREAM_CREATED => record_stream(resource),
         CBID_RESOURCE_GRAPHEXEC_CREATED => KINDS_ENABLED.graph_created(resource.graph_exec_id),
-        CBID_RESOURCE_GRAPHEXEC_DESTROY_STARTING => KINDS_ENABLED.graph_destroyed(resource.graph_exec_id),
+        CBID_RESOURCE_GRAPHEXEC_DESTROY_STARTING => {
+            KINDS_ENABLED.graph_destroyed(resource.graph_exec_id);
+            overwrite::graph_destroyed(resource.graph_exec_id);
+        }
         _ => {}
     }
     subscriber::resource(resource);

@@ -34,6 +34,8 @@ struct Seen {
     unfinished: u64,
     names_not_utf8: u64,
     names: BTreeSet<String>,
+    /// Graph nodes of the kernels that took longer than a millisecond, in the order of their records.
+    overlong_nodes: Vec<u32>,
     /// Kernels whose graph node does not carry the id of their graph.
     wrong_graph_nodes: u64,
     correlation_ids: BTreeSet<u32>,
@@ -116,6 +118,9 @@ fn see_kernel(seen: &mut Seen, kernel: &Kernel) {
     seen.zero_timestamps += u64::from(kernel.start == 0);
     seen.unfinished += u64::from(kernel.start != 0 && kernel.end == 0);
     seen.reversed += u64::from(kernel.end != 0 && kernel.end < kernel.start);
+    if kernel.end.saturating_sub(kernel.start) > 1_000_000 {
+        seen.overlong_nodes.push(kernel.graph_node_id as u32);
+    }
     seen.wrong_graph_nodes += u64::from(kernel.graph_node_id >> 32 != u64::from(kernel.graph_id));
     seen.correlation_ids.insert(kernel.correlation_id);
     seen.graphs.insert(kernel.graph_id);
@@ -174,8 +179,14 @@ unsafe extern "C" fn callback(_: *mut c_void, domain: u32, cbid: u32, data: *con
             enable(functions);
         }
         (DOMAIN_DRIVER_API, 309, SITE_ENTER) => {
+            let flush_at_stop = setting("FLUSH_AT_STOP");
+            if flush_at_stop.as_deref() == Some("before") {
+                flush(functions, 0);
+            }
             disable(functions);
-            flush(functions, 0);
+            if flush_at_stop.is_none() {
+                flush(functions, 0);
+            }
             if setting("FINALIZE").is_some() {
                 // SAFETY: as above.
                 call("finalize", unsafe { functions.cuptiFinalize.unwrap()() });

@@ -329,3 +329,35 @@ fn a_client_that_registered_its_exit_handler_before_libcupti_was_loaded_dies_in_
         std::fs::remove_file(sim.path("seen.json")).unwrap();
     }
 }
+
+/// The host had waited for the work of the window; what matters is what was handed back before it launched again.
+#[test]
+fn a_graph_launched_after_the_stop_overwrites_ends_that_no_flush_has_picked_up() {
+    let sim = Sim::new();
+    let overlong = |extra: &[(&str, &str)]| {
+        let mut settings = vec![("SIM_CLIENT_GATE", "profiler"), ("SIM_CLIENT_BUFFER", "1048576")];
+        settings.extend(extra);
+        let args = "--steps 5 --kernels 40 --graph --windows 1 --outside 2 --step-us 20000";
+        let (summary, seen) = sim.counted(args, &settings);
+        assert_eq!(seen["kernels"], summary["kernels_in_windows"], "{extra:?}");
+        seen["overlong_nodes"].clone()
+    };
+    let unflushed = ("SIM_CLIENT_FLUSH_AT_STOP", "never");
+    for version in ["12.9", "13.0", "13.5"] {
+        let nodes = overlong(&[unflushed, ("COLONEL_SIM_CUPTI", version)]);
+        assert_eq!(
+            nodes,
+            serde_json::json!([0, 1, 2, 3, 4, 5]),
+            "15 % of the last replay, {version}"
+        );
+    }
+    let none = serde_json::json!([]);
+    assert_eq!(overlong(&[("SIM_CLIENT_FLUSH_AT_STOP", "before")]), none);
+    assert_eq!(overlong(&[]), none, "flushed between the disable and the launch");
+    assert_eq!(
+        overlong(&[unflushed, ("COLONEL_SIM_FAULT", "overwritten-ends=off")]),
+        none
+    );
+    // The buffers with the first nodes are full and came back on their own.
+    assert_eq!(overlong(&[unflushed, ("SIM_CLIENT_BUFFER", "2048")]), none);
+}
