@@ -23,6 +23,7 @@ const EXIT_WAIT: Duration = Duration::from_secs(3);
 static GUEST: AtomicPtr<Guest> = AtomicPtr::new(ptr::null_mut());
 static START: AtomicU8 = AtomicU8::new(UNSTARTED);
 static HANDLERS: AtomicBool = AtomicBool::new(false);
+static CUDA_INITIALIZED: AtomicBool = AtomicBool::new(false);
 static SEEN_BY: AtomicU8 = AtomicU8::new(BY_NOTHING);
 
 const UNSTARTED: u8 = 0;
@@ -172,6 +173,7 @@ fn try_start() -> Option<&'static Guest> {
 }
 
 fn cuda_initialized(guest: &'static Guest, ours: *const c_void) {
+    CUDA_INITIALIZED.store(true, Ordering::Release);
     match guest.config.gate {
         GateKind::Process => guest.open_window(
             Open {
@@ -228,11 +230,17 @@ pub(crate) fn finish_at_exit() {
 }
 
 /// The child starts clean: it has none of our threads, and what it inherited of our state is left alone, since locks
-/// in it may be held for ever.
+/// in it may be held for ever. Forked after cuInit it can't use CUDA, and CUPTI's inherited locks may be held, too: it
+/// stays out for good.
 extern "C" fn after_fork_in_child() {
     GUEST.store(ptr::null_mut(), Ordering::Release);
     SEEN_BY.store(BY_NOTHING, Ordering::Release);
-    START.store(UNSTARTED, Ordering::Release);
+    let start = if CUDA_INITIALIZED.load(Ordering::Acquire) {
+        STARTED
+    } else {
+        UNSTARTED
+    };
+    START.store(start, Ordering::Release);
 }
 
 extern "C" fn at_exit() {
