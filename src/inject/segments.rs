@@ -85,6 +85,10 @@ impl Segments {
                 _ => {}
             }
         }
+        // A process that becomes another by exec keeps its pid and start time: what it had sealed stays.
+        while self.folder.join(format!("{:06}.parquet", self.next)).exists() {
+            self.next += 1;
+        }
         let temporary = self.folder.join(format!(".{:06}.parquet", self.next));
         let result = File::create(&temporary).and_then(|file| {
             let mut file = BufWriter::with_capacity(256 << 10, file);
