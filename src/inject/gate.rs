@@ -215,7 +215,7 @@ impl Guest {
         let number = self.windows.close(now_ns(), mark);
         lock(&self.gate.timers).close_at = None;
         self.gate.actual.store(ARMED, Ordering::Release);
-        log!("window {number:?} closed, mark {mark:?}");
+        log!("window {} closed, mark {mark:?}", number.unwrap_or_default());
         self.touch();
         self.wake.steward_to_drain();
     }

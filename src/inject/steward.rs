@@ -390,6 +390,8 @@ impl Steward {
                 .filter(|_| ended_ns.is_none());
             if let Err(error) = process_file::write(self.guest, control, ended_ns) {
                 log!("process file: {error}");
+                // A full disk may have room again, if only for this file: once the segment that did not fit is gone.
+                self.guest.touch();
             }
         }
     }
