@@ -11,6 +11,7 @@ mod attach;
 mod buffers;
 mod config;
 mod decode;
+mod descriptors;
 mod devices;
 mod dump;
 pub mod entry;

@@ -1,10 +1,11 @@
 //! `processes/PID-START.json`: what this guest is, does and could not have. Only the steward writes it.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
+use crate::inject::descriptors;
 use crate::inject::guard;
 use crate::inject::guest::{Guest, lock};
 use crate::schema::manifest::{FORMAT, PROCESSES_DIR, Process, ProcessState};
@@ -106,8 +107,10 @@ pub(crate) fn write(guest: &Guest, control: Option<&Path>, ended_ns: Option<i64>
     let folder = guest.config.session.join(PROCESSES_DIR);
     let path = folder.join(format!("{}.json", identity.folder_name()));
     let temporary = folder.join(format!(".{}.json", identity.folder_name()));
-    let result =
-        fs::write(&temporary, serde_json::to_vec_pretty(&process)?).and_then(|()| fs::rename(&temporary, &path));
+    let text = serde_json::to_vec_pretty(&process)?;
+    let result = descriptors::create(&temporary)
+        .and_then(|mut file| file.write_all(&text))
+        .and_then(|()| fs::rename(&temporary, &path));
     if result.is_err() {
         let _ = fs::remove_file(&temporary);
     }

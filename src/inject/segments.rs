@@ -15,6 +15,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
 
+use crate::inject::descriptors;
 use crate::inject::pages::ZSTD_LEVEL;
 
 /// Columns that grow from row to row: their differences are small, a dictionary would be as long as the column.
@@ -90,7 +91,7 @@ impl Segments {
             self.next += 1;
         }
         let temporary = self.folder.join(format!(".{:06}.parquet", self.next));
-        let result = File::create(&temporary).and_then(|file| {
+        let result = descriptors::create(&temporary).and_then(|file| {
             let mut file = BufWriter::with_capacity(256 << 10, file);
             write(&mut file, properties(&self.schema)).map_err(into_io)?;
             file.flush()

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 
+use crate::inject::descriptors;
 use crate::inject::gate::Open;
 use crate::inject::guest::Guest;
 use crate::inject::log::log;
@@ -60,7 +61,7 @@ impl Wake {
             if fd < 0 {
                 return Err(io::Error::last_os_error());
             }
-            OwnedFd::from_raw_fd(fd)
+            descriptors::above_standard(OwnedFd::from_raw_fd(fd))?
         };
         Ok(Wake {
             event,
@@ -403,7 +404,7 @@ impl Steward {
                 log!("a client of another user was turned away");
                 return;
             }
-            if let Err(error) = self.serve(client) {
+            if let Err(error) = descriptors::above_standard(client).and_then(|client| self.serve(client)) {
                 log!("client: {error}");
             }
         }
@@ -494,7 +495,7 @@ impl Steward {
 fn listen(folder: &Path, pid: u32) -> io::Result<(UnixListener, PathBuf)> {
     let path = folder.join(format!("{pid}.sock"));
     let _ = std::fs::remove_file(&path);
-    let listener = UnixListener::bind(&path)?;
+    let listener = descriptors::above_standard(UnixListener::bind(&path)?)?;
     // The folder is the owner's alone already.
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
     listener.set_nonblocking(true)?;

@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::inject::buffers::{Filled, POOL_BUFFERS};
 use crate::inject::decode::{self, Rest};
+use crate::inject::descriptors;
 use crate::inject::dump;
 use crate::inject::entry;
 use crate::inject::guest::{Guest, lock};
@@ -82,7 +83,7 @@ impl Writer {
             sealing: Sealing::default(),
             unsealed_since: None,
             received: BTreeMap::new(),
-            progress: File::create(guest.identity.progress_path(&guest.config.session)).ok(),
+            progress: descriptors::create(&guest.identity.progress_path(&guest.config.session)).ok(),
             progress_length: 0,
             dumped: 0,
             failures: 0,
