@@ -5,8 +5,13 @@
 
 mod control;
 mod counts;
+mod disk;
 mod ends;
+mod faults;
 mod gates;
+mod host;
+mod hosts;
 mod layouts;
+mod losses;
 mod run;
 mod session;

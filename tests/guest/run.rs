@@ -65,6 +65,11 @@ impl Setup {
         self.folder.path()
     }
 
+    /// One more word of the command.
+    pub fn word(&mut self, word: impl AsRef<OsStr>) {
+        self.command.push(word.as_ref().to_owned());
+    }
+
     /// More options of `colonel run`.
     pub fn options(mut self, line: &str) -> Self {
         self.options.extend(line.split_whitespace().map(OsString::from));
@@ -133,7 +138,10 @@ impl Setup {
 
     /// Runs it to its end without colonel, with the same libraries.
     pub fn run_alone(self) -> Ended {
-        let sim = stand_ins(self.path());
+        let sim = self.path().join("stand-ins");
+        if !sim.exists() {
+            stand_ins(self.path());
+        }
         let alone = self.libraries(&sim);
         let mut command = Command::new("env");
         command.current_dir(alone.path()).args(&alone.command);
@@ -237,10 +245,12 @@ impl Running {
     /// Waits until the only captured process's file says so.
     #[track_caller]
     pub fn process(&mut self, what: &str, is: impl Fn(&Process) -> bool) -> Process {
-        self.until(what, |running| {
-            let mut processes = only_session(running.path())?.processes();
-            processes.pop().filter(|process| is(process))
-        })
+        self.until(what, |running| running.process_now().filter(|process| is(process)))
+    }
+
+    /// The only captured process's file as it is now.
+    pub fn process_now(&self) -> Option<Process> {
+        only_session(self.path())?.processes().pop()
     }
 
     /// Another command of colonel's, run to its end in the same folder.
