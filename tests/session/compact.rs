@@ -218,7 +218,7 @@ fn no_damage_to_a_file_brings_the_reader_down() {
         }
         damaged.truncate(
             damaged.len()
-                - if next(&mut seed) % 8 == 0 {
+                - if next(&mut seed).is_multiple_of(8) {
                     next(&mut seed) % 100
                 } else {
                     0
