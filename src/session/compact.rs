@@ -57,7 +57,7 @@ pub(crate) fn compact(path: &Path, manifest: &mut Manifest, progress: ProgressSi
         return Ok(());
     }
     let message = format!(
-        "left as the guests wrote it, which reads more slowly: {}",
+        "not every table was sorted and merged, they are complete as they are: {}",
         failures.join("; ")
     );
     manifest.problems.push(Problem {
