@@ -57,7 +57,7 @@ pub(crate) fn compact(path: &Path, manifest: &mut Manifest, progress: ProgressSi
         return Ok(());
     }
     let message = format!(
-        "not every table was sorted and merged, they are complete as they are: {}",
+        "not every table was sorted and merged, the rest is as the guests wrote it: {}",
         failures.join("; ")
     );
     manifest.problems.push(Problem {
