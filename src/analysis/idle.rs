@@ -27,15 +27,16 @@ impl DeviceTime {
         Self {
             first_ns: start,
             last_ns: end,
-            busy_ns: end - start,
+            busy_ns: end.saturating_sub(start),
             longest_gap_ns: 0,
         }
     }
 
     fn add(&mut self, start: i64, end: i64) {
-        self.longest_gap_ns = self.longest_gap_ns.max(start - self.last_ns);
+        self.longest_gap_ns = self.longest_gap_ns.max(start.saturating_sub(self.last_ns));
         // Rows come in order of start, so all that is new lies after the latest end.
-        self.busy_ns += (end - start.max(self.last_ns)).max(0);
+        let new_ns = end.saturating_sub(start.max(self.last_ns)).max(0);
+        self.busy_ns = self.busy_ns.saturating_add(new_ns);
         self.last_ns = self.last_ns.max(end);
     }
 
@@ -43,7 +44,7 @@ impl DeviceTime {
     pub(crate) fn append(&mut self, other: Self) {
         self.first_ns = self.first_ns.min(other.first_ns);
         self.last_ns = self.last_ns.max(other.last_ns);
-        self.busy_ns += other.busy_ns;
+        self.busy_ns = self.busy_ns.saturating_add(other.busy_ns);
         self.longest_gap_ns = self.longest_gap_ns.max(other.longest_gap_ns);
     }
 }

@@ -129,7 +129,7 @@ impl KernelFold {
                 (place, here) = ((pids[row], devices[row]), KernelTotals::default());
             }
             here.count += 1;
-            here.total_ns += duration;
+            here.total_ns = here.total_ns.saturating_add(duration);
         }
         add_totals(&mut self.totals, place, here);
     }
@@ -173,6 +173,6 @@ fn add_totals(totals: &mut BTreeMap<(u32, u32), KernelTotals>, place: (u32, u32)
     if more.count > 0 {
         let totals = totals.entry(place).or_default();
         totals.count += more.count;
-        totals.total_ns += more.total_ns;
+        totals.total_ns = totals.total_ns.saturating_add(more.total_ns);
     }
 }

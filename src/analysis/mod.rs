@@ -1,7 +1,8 @@
 //! Questions answered over a session: kernel summary, copies, idle time.
 //!
 //! Each is a fold over record batches: one pass, memory that grows with the distinct names and durations, not with the
-//! rows. [`SessionSummary`] runs all of them.
+//! rows. [`SessionSummary`] runs all of them. Sums saturate: a damaged file may hold any time, and is no reason to
+//! die.
 
 mod columns;
 mod durations;

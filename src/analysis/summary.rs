@@ -163,7 +163,10 @@ impl SessionSummary {
             (key(a), &a.name).cmp(&(key(b), &b.name))
         });
         self.kernel_count = self.kernels.iter().map(|kernel| kernel.durations.count).sum();
-        self.kernels_ns = self.kernels.iter().map(|kernel| kernel.durations.total_ns).sum();
+        self.kernels_ns = self
+            .kernels
+            .iter()
+            .fold(0, |sum, kernel| sum.saturating_add(kernel.durations.total_ns));
         let total = self.kernels_ns.max(1) as f64;
         self.kernels
             .iter_mut()
@@ -220,9 +223,9 @@ impl SessionSummary {
                     .entry((window.pid, device))
                     .or_insert_with(|| fresh(window.pid, device));
                 let span = span(&window.window, time);
-                summary.span_ns += span;
-                summary.busy_ns += time.busy_ns;
-                summary.idle_ns += span - time.busy_ns;
+                summary.span_ns = summary.span_ns.saturating_add(span);
+                summary.busy_ns = summary.busy_ns.saturating_add(time.busy_ns);
+                summary.idle_ns = summary.span_ns.saturating_sub(summary.busy_ns);
                 summary.longest_gap_ns = summary.longest_gap_ns.max(time.longest_gap_ns);
             }
         }
@@ -272,7 +275,7 @@ fn unknown_window(pid: u32, number: u32, time: DeviceTime) -> WindowSummary {
 fn span(window: &Window, time: &DeviceTime) -> i64 {
     // A window that was cut off is as long as its work.
     let end = window.end_ns.unwrap_or(time.last_ns).max(time.last_ns);
-    end - window.start_ns.min(time.first_ns)
+    end.saturating_sub(window.start_ns.min(time.first_ns))
 }
 
 /// Idle time needs a process's rows in order, so it is one task a process; kernels of each part are one task.

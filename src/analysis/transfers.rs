@@ -26,8 +26,8 @@ impl Transfer {
 
     fn add(&mut self, bytes: u64, duration_ns: i64) {
         self.count += 1;
-        self.bytes += bytes;
-        self.total_ns += duration_ns;
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.total_ns = self.total_ns.saturating_add(duration_ns);
     }
 }
 

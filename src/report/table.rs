@@ -21,7 +21,7 @@ pub(crate) struct Column {
     pub(crate) weight: u8,
 }
 
-/// Columns of the terminal that stdout is; [`DEFAULT_WIDTH`] where it is none.
+/// Columns of the terminal that stdout is; 120 where it is none.
 pub fn terminal_width() -> usize {
     terminal_size::terminal_size_of(std::io::stdout()).map_or(DEFAULT_WIDTH, |(width, _)| usize::from(width.0))
 }

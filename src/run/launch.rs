@@ -11,7 +11,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::environment::{Environment, Inherited, LD_LIBRARY_PATH};
-use super::error::killed_by;
+use super::error::{exit_code, killed_by};
 use super::evaluators::{CuptiEvaluator, Evaluator, EvaluatorKind};
 use super::gpus::gpus;
 use super::guest::program_folder;
@@ -104,7 +104,7 @@ impl Launch {
             Ok(status) => status,
             Err(error) => {
                 session.add_problem("wait_failed", format!("the command could not be waited for: {error}"));
-                ExitStatus::from_raw(0)
+                ExitStatus::from_raw(i32::from(exit_code::FAILED_BEFORE_START) << 8)
             }
         };
         let id = session.id().to_owned();

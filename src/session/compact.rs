@@ -57,7 +57,7 @@ pub(crate) fn compact(path: &Path, manifest: &mut Manifest, progress: ProgressSi
         return Ok(());
     }
     let message = format!(
-        "left as the guests wrote it, which reads more slowly: {}",
+        "not every table was sorted and merged, the rest is as the guests wrote it: {}",
         failures.join("; ")
     );
     manifest.problems.push(Problem {
@@ -188,4 +188,51 @@ fn exchange(new: &Path, old: &Path) -> Result<(), SessionError> {
         .map_err(SessionError::io("write", new))?;
     renameat2(AT_FDCWD, new, AT_FDCWD, old, RenameFlags::RENAME_EXCHANGE)
         .map_err(|error| SessionError::io("exchange", old)(error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::columns::TableBuilder as _;
+    use crate::schema::tables::KernelsBuilder;
+    use crate::session::synthetic::{SyntheticGuest, kernel};
+
+    #[test]
+    fn a_file_with_other_than_the_expected_rows_is_refused() {
+        let session = tempfile::tempdir().unwrap();
+        let mut kernels = KernelsBuilder::default();
+        kernels.push(kernel(7, "gemm", 1, 2));
+        let file = SyntheticGuest::new(session.path(), 7).seal(&mut kernels).unwrap();
+        check_rows(&file, session.path(), 1).unwrap();
+        let error = check_rows(&file, session.path(), 2).unwrap_err();
+        assert!(matches!(
+            error,
+            SessionError::RowsDiffer {
+                expected: 2,
+                got: 1,
+                ..
+            }
+        ));
+        assert!(
+            error
+                .to_string()
+                .ends_with("gave 1 rows of 2; the table was left as it was")
+        );
+    }
+
+    #[test]
+    fn folders_are_exchanged_and_a_missing_one_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let (new, old) = (folder.path().join("new"), folder.path().join("old"));
+        fs::create_dir(&new).unwrap();
+        fs::write(new.join("a"), "").unwrap();
+        assert!(exchange(&new, &old).is_err());
+        assert!(
+            new.join("a").exists(),
+            "it must not be moved where there is nothing to exchange it with"
+        );
+        fs::create_dir(&old).unwrap();
+        exchange(&new, &old).unwrap();
+        assert!(old.join("a").exists() && !new.join("a").exists());
+    }
 }

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
@@ -52,11 +53,40 @@ pub(crate) fn unfinished(folder: &Path) -> io::Result<Vec<PathBuf>> {
         .collect())
 }
 
-/// A file and what its footer says.
+/// A file and what its footer says, which lies inside the file.
 pub(crate) fn open(path: &Path) -> Result<(File, ArrowReaderMetadata), ParquetError> {
     let file = File::open(path)?;
-    let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())?;
+    let metadata = guarded(|| ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()))?;
+    check_ranges(&metadata, file.metadata()?.len())?;
     Ok((file, metadata))
+}
+
+/// The crate takes a footer's word for where columns are.
+fn check_ranges(metadata: &ArrowReaderMetadata, file_bytes: u64) -> Result<(), ParquetError> {
+    for column in metadata
+        .metadata()
+        .row_groups()
+        .iter()
+        .flat_map(|group| group.columns())
+    {
+        let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
+        let end = start
+            .checked_add(column.compressed_size())
+            .and_then(|end| u64::try_from(end).ok());
+        if start < 0 || column.compressed_size() < 0 || end.is_none_or(|end| end > file_bytes) {
+            return Err(ParquetError::General(format!(
+                "column `{}` lies outside the file",
+                column.column_path()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The crate may panic on a damaged file; that is an error like another.
+pub(crate) fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+    catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err(ParquetError::General("it can't be decoded".to_owned())))
 }
 
 /// Rows of a file, from its footer.

@@ -6,8 +6,9 @@ use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::schema::manifest::SessionState;
 use crate::session::open::is_session;
-use crate::session::{Life, Session, SessionError, SessionsDir, files};
+use crate::session::{Session, SessionError, SessionsDir, files};
 
 /// The word for the session made last.
 pub const LATEST: &str = "latest";
@@ -70,14 +71,15 @@ fn refuse_running(id: &str, path: &Path) -> Result<(), SessionError> {
         Err(SessionError::TooNew { .. }) => return Ok(()),
         Err(error) => return Err(error),
     };
+    let manifest = session.manifest();
+    if !session.is_local() && manifest.state == SessionState::Running {
+        let who = format!("perhaps, on host `{}`", manifest.host.name);
+        return Err(SessionError::Running { id: id.to_owned(), who });
+    }
     let live = session.live_processes();
     if live.is_empty() {
         return Ok(());
     }
-    debug_assert!(
-        *session.life() != Life::Recovered,
-        "a session with live processes is not recovered"
-    );
     let pids: Vec<_> = live.iter().map(|process| process.pid.to_string()).collect();
     Err(SessionError::Running {
         id: id.to_owned(),

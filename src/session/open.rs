@@ -83,7 +83,7 @@ impl Session {
     }
 
     /// Whether its processes can be asked after here.
-    fn is_local(&self) -> bool {
+    pub(crate) fn is_local(&self) -> bool {
         self.manifest.host.name.is_empty() || self.manifest.host.name == this_host().name
     }
 
@@ -118,12 +118,18 @@ impl Session {
             return Ok(());
         }
         self.life = Life::Recovered;
+        let message = if self.is_local() {
+            "colonel's launcher ended before it could seal this session (killed?): put together from what its processes \
+             left"
+                .to_owned()
+        } else {
+            let host = &self.manifest.host.name;
+            format!("the session runs on host `{host}` or was cut off there: put together from what is on disk")
+        };
+        let code = "not_sealed_by_launcher".to_owned();
         self.manifest.problems.push(Problem {
-            code: "not_sealed_by_launcher".to_owned(),
-            message:
-                "colonel's launcher ended before it could seal this session (killed?): put together from what its \
-                      processes left"
-                    .to_owned(),
+            code,
+            message,
             time_ns: now_ns(),
         });
         Ok(())

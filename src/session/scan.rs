@@ -61,18 +61,17 @@ impl Part {
 
     /// Its batches, with the wanted columns in the wanted order.
     pub(crate) fn read(&self, wanted: &SchemaRef) -> Result<PartReader, ParquetError> {
-        let file = std::fs::File::open(&self.path)?;
-        let footer = match &self.footer {
-            Some(footer) => footer.clone(),
-            None => ArrowReaderMetadata::load(&file, Default::default())?,
+        let (file, footer) = match &self.footer {
+            Some(footer) => (std::fs::File::open(&self.path)?, footer.clone()),
+            None => files::open(&self.path)?,
         };
         let columns = locate(&footer, wanted)?;
         let mask = ProjectionMask::roots(footer.parquet_schema(), columns.iter().flatten().copied());
-        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, footer)
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, footer)
             .with_row_groups(vec![self.row_group])
             .with_projection(mask)
-            .with_batch_size(BATCH_ROWS)
-            .build()?;
+            .with_batch_size(BATCH_ROWS);
+        let reader = files::guarded(|| builder.build())?;
         Ok(PartReader {
             reader,
             columns,
@@ -97,7 +96,7 @@ fn locate(footer: &ArrowReaderMetadata, wanted: &SchemaRef) -> Result<Vec<Option
     wanted.fields().iter().map(locate).collect()
 }
 
-/// Batches of one part.
+/// Batches of one part. After an error it must not be asked again.
 #[derive(Debug)]
 pub(crate) struct PartReader {
     reader: ParquetRecordBatchReader,
@@ -125,8 +124,12 @@ impl Iterator for PartReader {
     type Item = Result<RecordBatch, ArrowError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let batch = self.reader.next()?;
-        Some(batch.and_then(|batch| self.arrange(&batch)))
+        let next = files::guarded(|| Ok(self.reader.next().transpose()?));
+        let arranged = next.map_err(ArrowError::from).and_then(|batch| match batch {
+            Some(batch) => self.arrange(&batch).map(Some),
+            None => Ok(None),
+        });
+        arranged.transpose()
     }
 }
 

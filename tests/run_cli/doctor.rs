@@ -1,6 +1,6 @@
 //! `colonel doctor` on this machine, whatever it has.
 
-use crate::support::{Workplace, assert_code, stdout};
+use crate::support::{Workplace, assert_code, compile, stdout};
 
 #[test]
 fn what_it_says_agrees_with_its_exit_code() {
@@ -61,4 +61,55 @@ fn a_python_that_hangs_does_not_hold_it_up() {
         stdout(&output)
     );
     assert!(started.elapsed() < std::time::Duration::from_secs(30));
+}
+
+/// NVML and libcuda of a machine with two GPUs, as far as the doctor asks.
+fn fake_driver() -> std::path::PathBuf {
+    const NVML: &str = r#"
+        #include <string.h>
+        int nvmlInit_v2(void) { return 0; }
+        int nvmlSystemGetDriverVersion(char *text, unsigned length) { strncpy(text, "580.82.07", length); return 0; }
+        int nvmlSystemGetCudaDriverVersion_v2(int *version) { *version = 13000; return 0; }
+        int nvmlDeviceGetCount_v2(unsigned *count) { *count = 2; return 0; }
+        int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) { *device = (void *)(long)(index + 1); return 0; }
+        int nvmlDeviceGetName(void *device, char *text, unsigned length) {
+            strncpy(text, "NVIDIA H100 80GB HBM3", length);
+            return device == (void *)1 || device == (void *)2 ? 0 : 2;
+        }
+        int nvmlDeviceGetCudaComputeCapability(void *device, int *major, int *minor) {
+            *major = 9; *minor = 0;
+            return 0;
+        }
+    "#;
+    // cuInit would be a mistake: the test below sees it.
+    const CUDA: &str = r#"
+        #include <stdlib.h>
+        int cuInit(unsigned flags) { abort(); }
+        int cuDriverGetVersion(int *version) { *version = 13000; return 0; }
+    "#;
+    let nvml = compile("libnvidia-ml.so.1", NVML, &["-shared", "-fPIC"]);
+    compile("libcuda.so.1", CUDA, &["-shared", "-fPIC"]);
+    nvml.parent().unwrap().to_owned()
+}
+
+#[test]
+fn the_driver_is_asked_without_starting_cuda() {
+    let place = Workplace::new();
+    let mut command = place.colonel();
+    let command = command
+        .env("LD_LIBRARY_PATH", fake_driver())
+        .env_remove("CUDA_VISIBLE_DEVICES");
+    let said = stdout(&command.arg("doctor").output().unwrap());
+    assert!(
+        said.contains("  GPU       2 x NVIDIA H100 80GB HBM3 (sm_90)\n"),
+        "{said}"
+    );
+    assert!(said.contains("            driver 580.82.07, CUDA 13.0\n"), "{said}");
+
+    let mut command = place.colonel();
+    let command = command
+        .env("LD_LIBRARY_PATH", fake_driver())
+        .env("CUDA_VISIBLE_DEVICES", "");
+    let said = stdout(&command.arg("doctor").output().unwrap());
+    assert!(said.contains("! GPU       2 GPUs hidden from programs\n"), "{said}");
 }

@@ -1,5 +1,6 @@
 //! Exit codes and words for every way in which a command can't be started, or ends.
 
+use std::io::Write;
 use std::process::Command;
 
 use crate::support::{Workplace, assert_code, stderr, stdout};
@@ -162,7 +163,7 @@ fn unshared(place: &Workplace, script: &str) -> Option<std::process::Output> {
         .status()
         .is_ok_and(|status| status.success());
     if !allowed {
-        println!("not tested here: `unshare -Urm` is not allowed");
+        let _ = writeln!(std::io::stderr(), "not tested here: `unshare -Urm` is not allowed");
         return None;
     }
     let colonel = place.colonel();

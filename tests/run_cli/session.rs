@@ -138,6 +138,10 @@ fn a_process_that_outlives_the_command_is_waited_for_and_then_named() {
     place.write("go", "", 0o644);
     let output = running.end();
     assert!(started.elapsed() >= Duration::from_secs(2), "it was not waited for");
+    assert!(
+        stderr(&output).starts_with("colonel: waiting for processes that outlive the command …\n"),
+        "said once"
+    );
     assert_code(&output, 0);
     assert!(
         stderr(&output).contains(&format!("{} outlived the command and still runs", own.pid)),

@@ -223,7 +223,8 @@ fn a_second_interrupt_hurries_and_the_session_is_sealed_all_the_same() {
 
 #[test]
 fn an_interrupt_while_compacting_leaves_the_tables_as_they_were() {
-    const KERNELS: i64 = 150_000;
+    // So many that compaction takes a while.
+    const KERNELS: i64 = if cfg!(debug_assertions) { 150_000 } else { 1_500_000 };
     let place = Workplace::new();
     let (running, session) = waiting(&place, &[]);
     let mut guest = SyntheticGuest::new(&session, 4711);

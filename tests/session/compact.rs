@@ -7,6 +7,7 @@ use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Float64Type, Int64Type};
 use arrow_array::{Array as _, Int32Array, RecordBatch};
 use arrow_schema::{DataType, Field, Schema};
+use colonel::analysis::SessionSummary;
 use colonel::schema::columns::TableBuilder as _;
 use colonel::schema::manifest::SessionState;
 use colonel::schema::tables::DevicesBuilder;
@@ -188,4 +189,62 @@ fn a_column_of_another_type_is_a_problem_that_names_it() {
         "{:?}",
         scan.problems()
     );
+}
+
+/// Numbers that look random and are the same each time.
+fn next(seed: &mut u64) -> usize {
+    *seed = seed
+        .wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(1_442_695_040_888_963_407);
+    usize::try_from(*seed >> 33).unwrap()
+}
+
+#[test]
+fn no_damage_to_a_file_brings_the_reader_down() {
+    let fixture = Fixture::new();
+    let mut writer = fixture.writer();
+    let mut guest = SyntheticGuest::new(writer.path(), 4711);
+    let path = seal_kernels(&mut guest, "gemm", 0..2000);
+    guest.end(20).unwrap();
+    seal(&mut writer);
+    let whole = fs::read(&path).unwrap();
+    let session = fixture.open("latest").unwrap();
+    let mut seed = 7;
+    for _ in 0..500 {
+        let mut damaged = whole.clone();
+        for _ in 0..1 + next(&mut seed) % 4 {
+            let at = next(&mut seed) % damaged.len();
+            damaged[at] = u8::try_from(next(&mut seed) % 256).unwrap();
+        }
+        damaged.truncate(
+            damaged.len()
+                - if next(&mut seed).is_multiple_of(8) {
+                    next(&mut seed) % 100
+                } else {
+                    0
+                },
+        );
+        fs::write(&path, damaged).unwrap();
+        let summary = SessionSummary::of(&session).unwrap();
+        assert!(summary.kernel_count <= 2000 || !summary.problems.is_empty());
+    }
+}
+
+#[test]
+fn progress_counts_the_rows_of_all_tables() {
+    let fixture = Fixture::new();
+    let mut writer = fixture.writer();
+    for pid in [4711, 4712] {
+        let mut guest = SyntheticGuest::new(writer.path(), pid);
+        seal_kernels(&mut guest, "gemm", [3, 4]);
+        seal_kernels(&mut guest, "gemm", [1, 2]);
+        guest.end(20).unwrap();
+    }
+    seal(&mut writer);
+    let mut calls = Vec::new();
+    writer
+        .compact(&mut |phase, done, total| calls.push((phase.verb(), done, total)))
+        .unwrap();
+    assert_eq!(calls.last(), Some(&("compacting", 8, 8)));
+    assert!(calls.is_sorted());
 }

@@ -72,6 +72,29 @@ fn a_running_session_is_read_and_not_removed() {
 }
 
 #[test]
+fn a_session_of_another_host_is_read_and_not_removed() {
+    let fixture = Fixture::new();
+    let mut writer = fixture.writer();
+    writer.manifest_mut().host.name = "gpu-17".to_owned();
+    writer.write().unwrap();
+    let mut guest = SyntheticGuest::new(writer.path(), 4711);
+    seal_kernels(&mut guest, "gemm", [1]);
+    guest.write_process().unwrap();
+    let session = fixture.open("latest").unwrap();
+    assert_eq!((session.life(), session.rows("kernels")), (&Life::Recovered, 1));
+    assert!(
+        session
+            .manifest()
+            .problems
+            .iter()
+            .any(|problem| problem.message.contains("on host `gpu-17`"))
+    );
+    let error = Session::remove(&fixture.sessions, OsStr::new("latest"), false).unwrap_err();
+    assert!(error.to_string().contains("gpu-17"), "{error}");
+    Session::remove(&fixture.sessions, OsStr::new("latest"), true).unwrap();
+}
+
+#[test]
 fn ids_prefixes_and_latest() {
     let fixture = Fixture::new();
     assert!(Session::list(&fixture.sessions).unwrap().is_empty());

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 /// What hangs longer is told as if it were not there.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where they are installed when not on the PATH, `*` for a version.
 const FOLDERS: [(&str, &str); 6] = [
