@@ -340,6 +340,19 @@ impl Steward {
         self.request_seal(wait);
     }
 
+    /// Flushes until the closed windows are on disk and the process file says so: who asks to stop may end the process
+    /// next.
+    fn deliver(&mut self) {
+        for _ in 0..FINISH_FLUSHES {
+            self.flush_and_seal(Some(SEAL_TIMEOUT));
+            if self.guest.windows.first_unsealed() >= self.guest.windows.closed() {
+                break;
+            }
+            std::thread::sleep(DRAIN_FIRST);
+        }
+        self.write_process_file(None);
+    }
+
     /// Asks the writer to seal; waits for it if a limit is given.
     fn request_seal(&self, wait: Option<Duration>) {
         let Some(writer) = self.guest.writer.get() else { return };
@@ -463,7 +476,7 @@ impl Steward {
                     return self.reply(Some("no window is open".to_owned()));
                 }
                 self.guest.close_window(None, true);
-                self.flush_and_seal(Some(SEAL_TIMEOUT));
+                self.deliver();
                 self.reply(None)
             }
             Op::Status => self.reply(None),
