@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, Ordering};
 use std::time::Duration;
 
 use crate::inject::config::{Config, GateBy, GateKind};
+use crate::inject::descriptors;
 use crate::inject::gate::Open;
 use crate::inject::guest::Guest;
 use crate::inject::log::{self, log};
@@ -154,6 +155,7 @@ fn try_start() -> Option<&'static Guest> {
         log!("session folder `{}` is gone: staying out", config.session.display());
         return None;
     }
+    descriptors::hold_closed_standard();
     let wake = Wake::new().ok()?;
     let guest: &'static Guest = Box::leak(Box::new(Guest::new(config, Identity::of_this_process(), wake)));
     GUEST.store(ptr::from_ref(guest).cast_mut(), Ordering::Release);
