@@ -31,21 +31,25 @@ fn a_full_disk_loses_rows_and_says_how_many() {
         return;
     };
     let ended = ended.assert_code(4);
-    for part in ["No space left on device", "free space"] {
-        assert!(ended.stderr().contains(part), "{}", ended.stderr());
-    }
+    assert!(ended.stderr().contains("No space left on device"), "{}", ended.stderr());
     // With room again, the reader finds what was written before, and what was lost is counted.
     let opened = colonel::session::Session::load(ended.session().path()).unwrap();
     let rows = opened.rows("kernels");
-    assert!(rows > 0 && rows.is_multiple_of(48), "{rows}");
+    assert!(rows > 0);
+    let launched = ended.count().kernels;
     let losses = &opened.manifest().losses;
-    let lost: u64 = losses
+    let lost: Vec<u64> = losses
         .iter()
         .filter(|loss| loss.kind == "kernels")
         .filter_map(|loss| loss.count)
-        .sum();
-    assert!(lost > 0, "{losses:?}");
-    assert!(rows + lost <= ended.count().kernels);
+        .collect();
+    assert!(!lost.is_empty(), "{losses:?}");
+    for count in lost {
+        assert!(
+            count > 0 && rows + count <= launched,
+            "{rows} rows and {losses:?} of {launched}"
+        );
+    }
 }
 
 #[test]

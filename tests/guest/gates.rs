@@ -126,7 +126,7 @@ fn a_thousand_pairs_by_callback_are_a_thousand_windows_too() {
 
 #[test]
 fn after_delays_the_window() {
-    let ended = decode("--steps 150 --kernels 12 --step-us 5000")
+    let ended = decode("--steps 150 --kernels 12 --graph --step-us 5000")
         .options("--after 400ms")
         .run()
         .assert_code(0);
