@@ -314,7 +314,7 @@ mod tests {
             static_shared_bytes: number * 16,
             dynamic_shared_bytes: 0,
             local_bytes_per_thread: 0,
-            priority: (number % 3 > 0).then_some(-number.cast_signed()),
+            priority: (!number.is_multiple_of(3)).then_some(-number.cast_signed()),
         }
     }
 
@@ -359,7 +359,7 @@ mod tests {
                         start_ns: clock,
                         end_ns: clock + step,
                         correlation_id: (u32::MAX - 20).wrapping_add(number),
-                        graph_node_id: if node == 0 { 0 } else { node << 63 | index as u64 + 1 },
+                        graph_node_id: if node == 0 { 0 } else { (node << 63) | (index as u64 + 1) },
                         window: number / 8 + 1,
                     };
                     launches.push((launch, signature(ids[number as usize % 7], number)));
