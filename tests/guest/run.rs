@@ -151,6 +151,7 @@ impl Setup {
 
     /// Runs it under colonel to its end, as `script` with colonel as `$1` and the command after it, in a mount
     /// namespace of its own. `None` where the machine does not allow that.
+    #[expect(clippy::print_stderr, reason = "what is not tested must be seen")]
     pub fn run_unshared(self, script: &str) -> Option<Ended> {
         let allowed = Command::new("unshare")
             .args(["-Urm", "true"])
