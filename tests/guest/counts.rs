@@ -15,7 +15,10 @@ fn assert_three_windows(ended: &Ended, steps: u64, kernels: u64) {
     assert_eq!(kernels.tally("window"), each);
     let times = kernels.all("start_ns").into_iter().zip(kernels.all("end_ns"));
     let longest = times.map(|(start, end)| end - start).max().unwrap();
-    assert!(longest < 20_000, "no kernel here takes more than 6 us, but one took {longest} ns");
+    assert!(
+        longest < 20_000,
+        "no kernel here takes more than 6 us, but one took {longest} ns"
+    );
     let copies = BTreeMap::from([1, 2, 3].map(|window| (window, steps)));
     assert_eq!(session.table("memcpys").tally("window"), copies);
     assert_eq!(session.table("memsets").tally("window"), copies);
