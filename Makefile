@@ -18,7 +18,7 @@ build:
 # Everything: Rust (unit, integration under gpu-sim, layouts against NVIDIA's wheels), and Python over a session.
 test: python wheels
 	$(CARGO) build --workspace
-	$(CARGO) test --workspace
+	$(CARGO) test --workspace --no-fail-fast
 	$(CARGO) test -p cupti-sys --features bindgen --test headers
 	$(CARGO) build --release -p colonel-guest
 	scripts/python_tests.sh $(VENV_PYTHON)

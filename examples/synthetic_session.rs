@@ -184,6 +184,7 @@ fn end_guest(mut guest: SyntheticGuest, time: i64, cut_off: bool) -> anyhow::Res
             end_ns,
             trigger,
             name: None,
+            sealed_ns: None,
         });
     }
     guest.seal(&mut windows)?;

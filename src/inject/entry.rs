@@ -15,7 +15,8 @@ use crate::inject::guest::Guest;
 use crate::inject::log::{self, log};
 use crate::inject::preload::{self, Shadowed};
 use crate::inject::process_file::{self, Identity};
-use crate::inject::steward::{self, Wake};
+use crate::inject::steward;
+use crate::inject::wake::Wake;
 use crate::inject::{attach, guard};
 
 /// Longest stay of the host's exit for the last records to be sealed.

@@ -2,7 +2,7 @@
 //!
 //! `entry` (how we get in) → `gate` (whether records count) → `attach` (CUPTI) → `buffers` (memory lent to CUPTI)
 //! → `writer` (our thread) → `decode` (bytes to records) → `rows` and `kernels` (records to columns)
-//! → `segments` and `pages` (columns to Parquet). `steward` is the other thread: control socket, timers, flushes.
+//! → `segments` and `pages` (columns to Parquet). `steward` is the other thread: `control` socket, timers, `delivery` (flushes).
 //!
 //! Nothing here may panic into, block, print in, or outlive its welcome in the host: style rules in
 //! docs/architecture.md.
@@ -10,7 +10,9 @@
 mod attach;
 mod buffers;
 mod config;
+mod control;
 mod decode;
+mod delivery;
 mod descriptors;
 mod devices;
 mod dump;
@@ -30,6 +32,7 @@ mod sealing;
 mod segments;
 mod steward;
 mod threads;
+mod wake;
 mod windows;
 mod writer;
 
