@@ -4,8 +4,14 @@
 use crate::constants::*;
 use crate::loader::{MAJORS, fitting_majors, soname, toolkit_folders};
 use crate::mapped;
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// How long `python3` and `ldconfig` may take: what hangs longer is told as if it were not there.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A libcupti that exists on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -191,13 +197,71 @@ fn versioned_toolkits() -> Vec<PathBuf> {
     folders
 }
 
-/// Lines that a command prints; none where it is missing or fails.
+/// Lines that a command prints; none where it is missing, fails, or hangs.
 fn lines_of(command: &mut Command) -> Vec<String> {
-    match command.stdin(std::process::Stdio::null()).output() {
-        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout)
-            .lines()
-            .map(str::to_string)
-            .collect(),
-        _ => Vec::new(),
+    let printed = output_within(command, PATIENCE).unwrap_or_default();
+    printed.lines().map(str::to_string).collect()
+}
+
+/// What a command prints to its stdout, if it succeeds in time.
+fn output_within(command: &mut Command, patience: Duration) -> Option<String> {
+    let deadline = Instant::now() + patience;
+    let command = command.stdin(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.stdout(Stdio::piped()).spawn().ok()?;
+    let mut stdout = child.stdout.take()?;
+    let (send, receive) = mpsc::channel();
+    // `ldconfig -p` prints more than a pipe holds, so it is read while it runs. A descendant of a killed child may keep
+    // the pipe open: then the thread waits on, and nobody for the thread.
+    std::thread::spawn(move || {
+        let mut printed = Vec::new();
+        let read = stdout.read_to_end(&mut printed).is_ok();
+        let _ = send.send(read.then_some(printed));
+    });
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) if !status.success() => return None,
+            Ok(Some(_)) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let printed = receive.recv_timeout(left).ok()??;
+                return Some(String::from_utf8_lossy(&printed).into_owned());
+            }
+            Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+            _ => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return None;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn a_command_that_hangs_or_fails_says_nothing() {
+        let started = Instant::now();
+        let short = Duration::from_millis(100);
+        assert_eq!(output_within(&mut shell("exec sleep 60"), short), None);
+        assert_eq!(
+            output_within(&mut shell("sleep 6 & echo x"), short),
+            None,
+            "its child holds the pipe"
+        );
+        assert!(started.elapsed() < Duration::from_secs(5));
+        assert!(lines_of(&mut shell("echo x; exit 1")).is_empty());
+        assert!(lines_of(&mut Command::new("/nonexistent/ldconfig")).is_empty());
+    }
+
+    #[test]
+    fn more_than_a_pipe_holds_is_read() {
+        assert_eq!(lines_of(&mut shell("seq 100000")).len(), 100_000);
     }
 }

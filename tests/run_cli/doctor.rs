@@ -113,3 +113,30 @@ fn the_driver_is_asked_without_starting_cuda() {
     let said = stdout(&command.arg("doctor").output().unwrap());
     assert!(said.contains("! GPU       2 GPUs hidden from programs\n"), "{said}");
 }
+
+#[test]
+fn the_libcupti_of_the_python_on_the_path_is_found() {
+    let place = Workplace::new();
+    let site = place.path().join("site");
+    let lib = site.join("nvidia/cu13/lib");
+    std::fs::create_dir_all(&lib).unwrap();
+    std::fs::create_dir_all(site.join("nvidia_cuda_cupti-13.0.85.dist-info")).unwrap();
+    std::fs::write(lib.join("libcupti.so.13"), "").unwrap();
+    place.write("python3", &format!("#!/bin/sh\necho {}\n", site.display()), 0o755);
+
+    let mut command = place.colonel();
+    let command = command
+        .env("LD_LIBRARY_PATH", fake_driver())
+        .env("PATH", format!("{}:/usr/bin:/bin", place.path().display()))
+        .env_remove("COLONEL_CUPTI")
+        .env_remove("CUDA_VISIBLE_DEVICES");
+    let output = command.arg("doctor").output().unwrap();
+    assert_code(&output, 0);
+    let said = stdout(&output);
+    let line = format!(
+        "  CUPTI     {}/libcupti.so.13  13.0.85  used by programs of this python3\n",
+        lib.display()
+    );
+    assert!(said.contains(&line), "{said}");
+    assert!(said.ends_with("capture works here: colonel run -- CMD\n"), "{said}");
+}

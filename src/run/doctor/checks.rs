@@ -139,7 +139,11 @@ fn gpu_names(facts: &Facts) -> String {
 }
 
 fn cupti(facts: &Facts) -> Check {
-    let lines: Vec<String> = facts.cupti.iter().map(cupti_line).collect();
+    let files = &facts.cupti;
+    // Programs other than Python's don't look among its packages.
+    let by_others = files.iter().find(|file| file.refused.is_none() && !file.is_of_python());
+    let line = |file| cupti_line(file, by_others.is_some_and(|other| std::ptr::eq(other, file)));
+    let lines: Vec<String> = files.iter().map(line).collect();
     if facts.cupti.iter().any(|file| file.chosen) {
         return Check {
             name: "CUPTI",
@@ -169,14 +173,16 @@ fn cupti(facts: &Facts) -> Check {
     }
 }
 
-fn cupti_line(file: &super::CuptiFile) -> String {
+fn cupti_line(file: &super::CuptiFile, by_others: bool) -> String {
     let release = file
         .release
         .as_deref()
         .map_or(String::new(), |release| format!("  {release}"));
     let why = match &file.refused {
         Some(refused) => format!("  not used: {refused}"),
+        None if file.chosen && file.is_of_python() => "  used by programs of this python3".to_owned(),
         None if file.chosen => "  used, unless the program brings its own".to_owned(),
+        None if by_others => "  used by other programs".to_owned(),
         None => String::new(),
     };
     format!("{}{release}{why}", file.path.display())
@@ -234,15 +240,16 @@ fn sim(facts: &Facts) -> Check {
                 folder.map_or(String::new(), |folder| folder.display().to_string()),
             )
         }
+        Err(_) if facts.gpu.gpus.is_empty() => advise(
+            check("gpu-sim", Status::Missing, "not installed"),
+            &["build it with `cargo build --release --workspace`"],
+        ),
         // A machine with a GPU has no use for it.
-        Err(error) => {
-            let status = if facts.gpu.gpus.is_empty() {
-                Status::Missing
-            } else {
-                Status::Note
-            };
-            check("gpu-sim", status, format!("failed to {error}"))
-        }
+        Err(_) => check(
+            "gpu-sim",
+            Status::Note,
+            "not installed; only `colonel run --sim` needs it",
+        ),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use cupti_sys::candidates::{Candidate, Origin, candidates};
 use serde::Serialize;
 
 /// A libcupti.
@@ -21,47 +22,37 @@ pub struct CuptiFile {
     pub chosen: bool,
 }
 
-/// Majors whose records are known, newest first.
-const MAJORS: [u32; 2] = [13, 12];
+impl CuptiFile {
+    /// Whether it lies among the packages of the `python3` on the PATH, where only that Python's programs find it.
+    pub(super) fn is_of_python(&self) -> bool {
+        self.origin == origin_name(Origin::Python)
+    }
+}
+
+impl From<Candidate> for CuptiFile {
+    fn from(candidate: Candidate) -> Self {
+        Self {
+            path: candidate.path,
+            major: candidate.major,
+            release: candidate.release,
+            origin: origin_name(candidate.origin),
+            refused: candidate.refused,
+            chosen: candidate.chosen,
+        }
+    }
+}
+
+fn origin_name(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Preferred => crate::schema::env::CUPTI,
+        Origin::Python => "python",
+        Origin::LinkerPath => "linker path",
+        Origin::Toolkit => "toolkit",
+    }
+}
 
 /// Finds them, best first. `preferred` is what `COLONEL_CUPTI` names, `driver_major` the driver's CUDA major.
 pub(super) fn find(preferred: Option<&Path>, driver_major: Option<u32>) -> Vec<CuptiFile> {
-    let search = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
-    let toolkit = PathBuf::from("/usr/local/cuda/extras/CUPTI/lib64");
-    let folders = std::env::split_paths(&search)
-        .map(|folder| ("linker path", folder))
-        .chain([("toolkit", toolkit)]);
-    let files =
-        folders.flat_map(|(origin, folder)| MAJORS.map(|major| (origin, folder.join(format!("libcupti.so.{major}")))));
-    let preferred = preferred.map(|path| (crate::schema::env::CUPTI, path.to_owned()));
-    let files = preferred.into_iter().chain(files).filter(|(_, file)| file.is_file());
-    let mut found: Vec<CuptiFile> = files
-        .filter_map(|(origin, path)| examine(origin, path, driver_major))
-        .collect();
-    if let Some(first) = found.iter_mut().find(|file| file.refused.is_none()) {
-        first.chosen = true;
-    }
-    found
-}
-
-fn examine(origin: &'static str, path: PathBuf, driver_major: Option<u32>) -> Option<CuptiFile> {
-    let major: u32 = path
-        .file_name()?
-        .to_str()?
-        .strip_prefix("libcupti.so.")?
-        .split('.')
-        .next()?
-        .parse()
-        .ok()?;
-    let refused = driver_major
-        .filter(|driver| *driver < major)
-        .map(|_| "newer than the driver");
-    Some(CuptiFile {
-        path,
-        major,
-        release: None,
-        origin,
-        refused,
-        chosen: false,
-    })
+    let found = candidates(preferred, driver_major);
+    found.into_iter().map(CuptiFile::from).collect()
 }

@@ -106,10 +106,17 @@ impl Facts {
             .as_ref()
             .and_then(|driver| driver.cuda)
             .map(|version| version / 1000);
-        let python = tools::python();
-        let preferred = std::env::var_os(crate::schema::env::CUPTI).map(PathBuf::from);
+        let preferred = std::env::var_os(crate::schema::env::CUPTI)
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from);
+        // Both ask `python3`: where it hangs, their patience runs out at the same time.
+        let (python, cupti) = std::thread::scope(|scope| {
+            let python = scope.spawn(tools::python);
+            let cupti = cupti::find(preferred.as_deref(), driver_major);
+            (python.join().unwrap_or_default(), cupti)
+        });
         Self {
-            cupti: cupti::find(preferred.as_deref(), driver_major),
+            cupti,
             gpu,
             permissions: permissions::gather(),
             places: places::gather(sessions),

@@ -96,7 +96,7 @@ fn all_is_well() {
     colonel VERSION (COMMIT)
       GPU       2 x NVIDIA H100 80GB HBM3 (sm_90)
                 driver 580.82.07, CUDA 13.0
-      CUPTI     /venv/lib/python3.11/site-packages/nvidia/cu13/lib/libcupti.so.13  13.0.85  used, unless the program brings its own
+      CUPTI     /venv/lib/python3.11/site-packages/nvidia/cu13/lib/libcupti.so.13  13.0.85  used by programs of this python3
                 /usr/local/cuda-12.2/extras/CUPTI/lib64/libcupti.so.12  2023.2.2  not used: older than CUDA 12.4
       counters  hardware counters are open to all users
       guest     /opt/colonel/bin/libcolonel_guest.so
@@ -119,7 +119,7 @@ fn no_gpu() {
     colonel VERSION (COMMIT)
     ! GPU       no NVIDIA GPU and no driver
                 -> run on a machine with an NVIDIA GPU
-      CUPTI     /venv/lib/python3.11/site-packages/nvidia/cu13/lib/libcupti.so.13  13.0.85  used, unless the program brings its own
+      CUPTI     /venv/lib/python3.11/site-packages/nvidia/cu13/lib/libcupti.so.13  13.0.85  used by programs of this python3
                 /usr/local/cuda-12.2/extras/CUPTI/lib64/libcupti.so.12  2023.2.2  not used: older than CUDA 12.4
     - counters  nothing to ask without a driver
       guest     /opt/colonel/bin/libcolonel_guest.so
@@ -204,6 +204,25 @@ fn no_cupti() {
 }
 
 #[test]
+fn each_program_is_told_which_cupti_it_gets() {
+    let mut facts = facts();
+    facts.cupti[1].refused = None;
+    facts.cupti[1].origin = "toolkit";
+    insta::assert_snapshot!(rendered(&cupti(&facts)), @r"
+      CUPTI     /venv/lib/python3.11/site-packages/nvidia/cu13/lib/libcupti.so.13  13.0.85  used by programs of this python3
+                /usr/local/cuda-12.2/extras/CUPTI/lib64/libcupti.so.12  2023.2.2  used by other programs
+    ");
+    facts.cupti.swap(0, 1);
+    facts.cupti[0].origin = "COLONEL_CUPTI";
+    facts.cupti[0].chosen = true;
+    facts.cupti[1].chosen = false;
+    insta::assert_snapshot!(rendered(&cupti(&facts)), @r"
+      CUPTI     /usr/local/cuda-12.2/extras/CUPTI/lib64/libcupti.so.12  2023.2.2  used, unless the program brings its own
+                /venv/lib/python3.11/site-packages/nvidia/cu13/lib/libcupti.so.13  13.0.85
+    ");
+}
+
+#[test]
 fn no_cupti_that_fits() {
     let mut facts = facts();
     facts.cupti[0].chosen = false;
@@ -277,5 +296,19 @@ fn without_gpu_and_simulator_nothing_works() {
     facts.gpu = GpuFacts::default();
     facts.places.sim = Err("find gpu-sim's library `libsim_cuda.so`".to_owned());
     assert_eq!(capture(&facts), Capture::Nothing);
-    assert_eq!(sim(&facts).status, Status::Missing);
+    insta::assert_snapshot!(rendered(&sim(&facts)), @r"
+    ! gpu-sim   not installed
+                -> build it with `cargo build --release --workspace`
+    ");
+}
+
+#[test]
+fn a_machine_with_a_gpu_needs_no_simulator() {
+    let mut facts = facts();
+    facts.places.sim = Err("find gpu-sim's library `libsim_cuda.so`".to_owned());
+    assert_eq!(capture(&facts), Capture::Gpu);
+    assert_eq!(
+        rendered(&sim(&facts)),
+        "- gpu-sim   not installed; only `colonel run --sim` needs it\n"
+    );
 }
