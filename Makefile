@@ -15,8 +15,8 @@ demo: build
 build:
 	$(CARGO) build --release --workspace
 
-# Everything: Rust (unit, integration under gpu-sim, layouts against NVIDIA's wheels), and Python over a session.
-test: python wheels
+# Everything: lint, Rust (unit, integration under gpu-sim, layouts against NVIDIA's wheels), Python over sessions.
+test: lint wheels
 	$(CARGO) build --workspace
 	$(CARGO) test --workspace --no-fail-fast
 	$(CARGO) test -p cupti-sys --features bindgen --test headers

@@ -1,4 +1,5 @@
 //! Speed of the capture path on one core: records a second through decode, tables and Parquet, and bytes a kernel.
+#![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 

@@ -12,3 +12,6 @@ COLONEL_TEST_WORKLOAD=$(tail -n 1 "$sessions/workload.txt")
 COLONEL_BIN=target/debug/colonel
 export COLONEL_TEST_SESSION COLONEL_TEST_WORKLOAD COLONEL_BIN
 "$python" -m pytest -q tests/python
+# Again on synthetic sessions: sealed, compacted, cut off.
+unset COLONEL_TEST_SESSION
+"$python" -m pytest -q tests/python

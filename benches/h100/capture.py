@@ -202,7 +202,7 @@ class Capture:
         except subprocess.TimeoutExpired:
             process.kill()
             _, err = process.communicate()
-        pid, launched, launched_ns, completed, completed_ns = counts_in(progress)
+        pid, launched, _launched_ns, completed, _completed_ns = counts_in(progress)
         session = common.session_in(sessions)
         figures = {
             "command": " ".join(full),

@@ -130,7 +130,7 @@ pub fn graph_buffers(api_version: u32, nodes: usize, kernels: usize) -> Vec<Vec<
             dynamic_shared_memory: (node % 4) as i32 * 16_384,
             correlation_id: 1_000 + (index / nodes) as u32 * 3,
             name: names[node / 8],
-            graph_node_id: 5 << 32 | node as u64 + 1,
+            graph_node_id: (5 << 32) | (node as u64 + 1),
             graph_id: 5,
             ..Kernel::zeroed()
         }

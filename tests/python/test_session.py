@@ -123,7 +123,8 @@ def test_busy_time_is_what_duckdb_says(session: Path, shown: dict) -> None:
         with work as ({work}),
         ends as (
             select *, max(end_ns) over (
-                partition by pid, device_id, w order by start_ns, end_ns rows between unbounded preceding and 1 preceding
+                partition by pid, device_id, w order by start_ns, end_ns
+                rows between unbounded preceding and 1 preceding
             ) as latest from work
         )
         select pid, device_id,
