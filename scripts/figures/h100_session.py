@@ -9,6 +9,7 @@ costs the host. Every figure is read from the files named in `main`.
 
 import json
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -61,7 +62,7 @@ def steps_of(table: dict[str, list]) -> list[list[tuple[int, int, int]]]:
 
 def typical(steps: list[list[tuple[int, int, int]]]) -> int:
     """The step whose idle time until the next one is the median."""
-    gaps = [(after[0][0] - before[-1][1], index) for index, (before, after) in enumerate(zip(steps, steps[1:]))]
+    gaps = [(after[0][0] - before[-1][1], index) for index, (before, after) in enumerate(pairwise(steps))]
     return sorted(gaps)[len(gaps) // 2][1]
 
 
@@ -101,7 +102,7 @@ def draw_zoom(axes: Axes, step: list[tuple[int, int, int]], first: int, count: i
     axes.set_ylim(0, 1)
     axes.set_yticks([])
     axes.set_xlabel("µs since the first kernel of the step")
-    gap = median(after[0] - before[1] for before, after in zip(step, step[1:])) / 1e3
+    gap = median(after[0] - before[1] for before, after in pairwise(step)) / 1e3
     axes.set_title(f"{count} kernels of it: {gap:.2f} µs between two (median)", loc="left")
 
 
@@ -144,8 +145,8 @@ def draw_ratios(axes: Axes, results: dict) -> None:
     axes.set_ylim(-len(RATIOS) + 0.4 - 0.95, 0.55)
     axes.set_xlabel("ratio of step times, 95 % interval")
     summaries = [results[loop]["summary"][mode]["ratios"] for loop, mode, _ in LOOPS]
-    whole = [ratios["capturing / unprofiled"]["ratio"] for ratios in summaries]
-    axes.set_title(f"What it costs the host\n(capturing / unprofiled: {min(whole):.1f} to {max(whole):.1f})", loc="left")
+    low, *_, high = sorted(ratios["capturing / unprofiled"]["ratio"] for ratios in summaries)
+    axes.set_title(f"What it costs the host\n(capturing / unprofiled: {low:.1f} to {high:.1f})", loc="left")
     axes.legend(loc="lower right", fontsize=11, framealpha=1, edgecolor="none", borderaxespad=0)
 
 
