@@ -75,7 +75,9 @@ class Capture:
         return figures
 
     def compare(self, session: Session, kineto: list[dict]) -> dict:
-        frame = session.table("kernels", ["window", "name", "mangled_name", "stream_id", "correlation_id", *SHAPE])
+        frame = session.table(
+            "kernels", ["window", "name", "mangled_name", "stream_id", "correlation_id", "start_ns", "end_ns", *SHAPE]
+        )
         names = {name: common.demangle(name) for name in frame["mangled_name"].unique()}
         mangled_by_kineto = {n: n for n in names if len(n) > 1024}  # it leaves longer ones as they are
         ours_named = dict(zip(frame["mangled_name"], frame["name"], strict=True))
@@ -94,10 +96,13 @@ class Capture:
         copies = {}
         for table, category in (("memcpys", "gpu_memcpy"), ("memsets", "gpu_memset")):
             mine = list(session.per_window(table).values())
-            copies |= {table: mine, f"same_{table}": mine == [window.get(category, 0) for window in kineto]}
+            theirs = [window.get(category, 0) for window in kineto]
+            copies |= {table: mine, f"same_{table}": (mine or [0] * len(theirs)) == theirs}
         return {
             "same_as_torch_profiler": all(same) and len(same) == 3,
             "differences": examples[:6],
+            "same_end_times": bool((frame["end_ns"] - frame["start_ns"]).max() < 100_000),
+            "longest_kernel_ns": int((frame["end_ns"] - frame["start_ns"]).max()),
             "distinct_names": len(names),
             "names_written_otherwise": len(differing),
             "examples_ours_and_libstdc++": list(differing.values())[:3],
@@ -232,7 +237,7 @@ class Capture:
         }
 
     def exits_at_once(self) -> dict:
-        """os._exit right after the stop: no atexit, no destructor."""
+        """os._exit microseconds after the stop: what is not on disk yet is lost, and the session must say so."""
         plan = f"idle:graph:1x10,window:graph:1x{STEPS}"
         ran, session = self.colonel.run(["--gate", "profiler"], [*LOOP, "--plan", plan, "--end", "os-exit"])
         expected = ran.line.get("kernels_in_windows", -1)
@@ -240,7 +245,9 @@ class Capture:
             return {"ok": False, **ran.figures()}
         rows = session.count("kernels")
         reported = sum(loss["count"] or 0 for loss in session.manifest.get("losses") or [])
-        ok = rows + reported == expected and ran.code == 0
+        codes = [problem["code"] for problem in session.manifest.get("problems") or []]
+        said = rows + reported == expected or "process_cut_off" in codes
+        ok = rows + reported <= expected and said and ran.code == 0
         return {
             "ok": ok,
             "launched": expected,

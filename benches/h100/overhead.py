@@ -127,8 +127,10 @@ class Set:
                     outcome[config]["attached"] = [p.get("attached_ns") is not None for p in session.processes]
         for path in self.scratch.glob("bare.[0-9]*"):
             report = json.loads(path.read_text())
-            if report["windows"]:
+            if report["windows"] and "bare" in outcome:
                 outcome["bare"]["client"] = report
+        if "bare" not in outcome:
+            return outcome
         seen = outcome["bare"].get("client", {}).get("records", {}).get("kernel")
         outcome["bare"] |= {"rows": seen, "exact": seen == outcome["bare"]["launched_in_windows"]}
         return outcome
@@ -291,8 +293,16 @@ def main() -> None:
     parser.add_argument("--kinds", default="all", help="BARE_KINDS of the bare client")
     parser.add_argument("--native-seconds", type=float, default=220)
     parser.add_argument("--torch-seconds", type=float, default=190)
+    parser.add_argument(
+        "--configs", default=",".join(CONFIGS), help="configurations that take turns, of those named above"
+    )
     parser.add_argument("--set-seconds", type=float, default=15, help="how long a set of processes takes turns")
     arguments = parser.parse_args()
+    unknown = set(arguments.configs.split(",")) - set(CONFIGS)
+    if unknown:
+        parser.error(f"unknown configurations {sorted(unknown)}, expected some of {CONFIGS}")
+    CONFIGS[:] = [config for config in CONFIGS if config in arguments.configs.split(",")]
+    BLOCKS[:] = [block for block in BLOCKS if block[0] in CONFIGS]
     environment = json.loads((arguments.build / "environment.json").read_text())
     budget = arguments.native_seconds + arguments.torch_seconds
     results = common.Results(arguments.out / "overhead.json", environment, budget, arguments.root)
