@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use super::environment::{Environment, Inherited, LD_LIBRARY_PATH};
+use super::environment::{Environment, Inherited};
 use super::error::{exit_code, killed_by};
 use super::evaluators::{CuptiEvaluator, Evaluator, EvaluatorKind};
 use super::gpus::gpus;
@@ -182,7 +182,7 @@ fn start(
     evaluator.environment(settings, &runtime, inherited, &mut environment)?;
     if settings.sim {
         let folder = program_folder()?;
-        environment.prepend(LD_LIBRARY_PATH, &sim::prepare(&runtime, &folder)?, inherited);
+        sim::stand_in(&runtime, &folder, inherited, &mut environment)?;
         // For `colonel run --sim -- colonel-sim …`.
         environment.prepend("PATH", &folder, inherited);
     }

@@ -131,6 +131,26 @@ fn a_libcupti_that_the_user_names_is_taken() {
 }
 
 #[test]
+fn a_libcupti_beside_the_binaries_is_not_taken_for_the_stand_in() {
+    // Links can't cross disks, so not in the folder for temporary files.
+    let folder = tempfile::tempdir_in(target()).unwrap();
+    let link = |from: &str, to: &str| fs::hard_link(target().join(from), folder.path().join(to)).unwrap();
+    let ours = ["colonel", "colonel-sim", "libcolonel_guest.so"];
+    let stand_ins = ["libsim_cuda.so", "libsim_cudart.so", "libsim_cupti.so"];
+    ours.into_iter().chain(stand_ins).for_each(|file| link(file, file));
+    let wheel = folder.path().join("nvidia/cu13/lib");
+    fs::create_dir_all(&wheel).unwrap();
+    fs::write(wheel.join("libcupti.so.13"), "a real one, which is no stand-in").unwrap();
+
+    let ended = workload().binaries(folder.path()).run().assert_code(6);
+    let session = ended.session();
+    session.assert_nothing_lost();
+    assert_eq!(session.count("kernels"), ended.count().kernels);
+    let path = session.process().cupti.unwrap().path;
+    assert!(path.ends_with("/sim/libcupti.so.13"), "{path}");
+}
+
+#[test]
 fn a_libcupti_that_the_user_names_and_that_is_none_is_said() {
     let setup = workload().env("COLONEL_CUPTI", "/nonexistent/libcupti.so");
     assert_said(setup.run(), "no_cupti", &["/nonexistent/libcupti.so"]);

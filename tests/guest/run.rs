@@ -42,6 +42,7 @@ pub struct Setup {
     command: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     simulated: bool,
+    binaries: PathBuf,
 }
 
 /// `colonel run --sim -- colonel-sim decode LINE`.
@@ -58,6 +59,7 @@ impl Setup {
             command: command.into_iter().map(|word| word.as_ref().to_owned()).collect(),
             environment: Vec::new(),
             simulated: true,
+            binaries: target().to_owned(),
         }
     }
 
@@ -78,6 +80,12 @@ impl Setup {
 
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.environment.push((name.into(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// With the programs and libraries of another folder.
+    pub fn binaries(mut self, folder: &Path) -> Self {
+        self.binaries = folder.to_owned();
         self
     }
 
@@ -102,7 +110,7 @@ impl Setup {
     }
 
     fn colonel(&self) -> Command {
-        let mut command = Command::new(target().join("colonel"));
+        let mut command = Command::new(self.binaries.join("colonel"));
         command.current_dir(self.path()).env("XDG_RUNTIME_DIR", self.path());
         for name in [
             "CUDA_INJECTION64_PATH",
