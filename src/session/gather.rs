@@ -206,7 +206,8 @@ fn judge_cut_off(
         sealed.insert(table.clone(), said);
         // A segment may have got its name just before the process died, with no time left to say so.
         let have = said.max(counted.rows.get(table).copied().unwrap_or(0));
-        if let Some(count) = received.checked_sub(have).filter(|&count| count > 0) {
+        let accounted = have.saturating_add(failed_writes(process, table));
+        if let Some(count) = received.checked_sub(accounted).filter(|&count| count > 0) {
             gathered.losses.push(loss(table, Some(count)));
             lost += count;
         }
@@ -214,6 +215,14 @@ fn judge_cut_off(
     if lost > 0 || undelivered {
         gathered.problem("process_cut_off", cut_off(process));
     }
+}
+
+/// Rows that were received, could not be written, and that the process counted as lost itself. Its other losses never
+/// came to be rows that it received.
+fn failed_writes(process: &Process, table: &str) -> u64 {
+    let losses = process.losses.iter();
+    let failed = losses.filter(|loss| loss.kind == table && loss.reason == "write_failed");
+    failed.filter_map(|loss| loss.count).sum()
 }
 
 /// Windows of which some records may not have reached the guest.

@@ -3,7 +3,7 @@
 use std::fs;
 
 use colonel::schema::columns::TableBuilder as _;
-use colonel::schema::manifest::{Exit, PROCESSES_DIR, Progress, SessionState};
+use colonel::schema::manifest::{Exit, Loss, PROCESSES_DIR, Progress, SessionState};
 use colonel::schema::tables::MemcpysBuilder;
 use colonel::session::Life;
 use colonel::session::synthetic::{SyntheticGuest, memcpy};
@@ -85,6 +85,44 @@ fn a_killed_process_loses_what_was_not_sealed_and_it_is_counted() {
     let message = &session.manifest().problems[0].message;
     assert!(message.contains("process 4711 ended without notice"), "{message}");
     assert!(!unfinished.exists());
+}
+
+#[test]
+fn what_a_killed_process_could_not_write_is_counted_once() {
+    let fixture = Fixture::new();
+    let mut writer = fixture.writer();
+    let mut guest = SyntheticGuest::new(writer.path(), 4711);
+    seal_kernels(&mut guest, "gemm", [10, 20, 30]);
+    let lost = |kind: &str, reason: &str, count| Loss {
+        pid: None,
+        kind: kind.to_owned(),
+        reason: reason.to_owned(),
+        count: Some(count),
+        first_ns: 1,
+        last_ns: 2,
+    };
+    guest.process.losses = vec![
+        lost("kernels", "write_failed", 5),
+        // These never counted as received.
+        lost("kernels", "invalid_timestamp", 2),
+        lost("memcpys", "write_failed", 4),
+    ];
+    guest.write_process().unwrap();
+    let received = [("kernels".to_owned(), 12), ("memcpys".to_owned(), 4)].into();
+    let sealed = [("kernels".to_owned(), 3)].into();
+    guest.write_progress(&Progress { received, sealed }).unwrap();
+    seal(&mut writer);
+
+    let losses = &writer.manifest().losses;
+    assert_eq!(
+        loss(losses, "not_sealed"),
+        [("records", None), ("kernels", Some(12 - 3 - 5))]
+    );
+    assert_eq!(
+        loss(losses, "write_failed"),
+        [("kernels", Some(5)), ("memcpys", Some(4))],
+        "as the process said"
+    );
 }
 
 #[test]
