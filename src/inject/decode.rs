@@ -4,6 +4,9 @@ use cupti_sys::constants::*;
 use cupti_sys::layouts::Strides;
 use cupti_sys::records::{Api, Context, Kernel, Memcpy, MemcpyPeer, Memset, Overhead, Stream, Synchronization, View};
 
+// Tests only, as it says itself.
+mod golden;
+
 /// How the loaded library lays its records out.
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
