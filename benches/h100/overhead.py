@@ -11,6 +11,8 @@ so that drift of the machine meets all alike; then five new ones, as long as tim
 
 A block gives one figure, its median step. Ratios are taken within a round; the geometric mean over all rounds comes
 with a 95 % bootstrap interval that draws sets of processes, and rounds within them.
+
+With --only-armed the first two alone take turns, in the native loop: in 100 s many more rounds, so a narrow interval.
 """
 
 import argparse
@@ -296,8 +298,11 @@ def main() -> None:
     parser.add_argument(
         "--configs", default=",".join(CONFIGS), help="configurations that take turns, of those named above"
     )
+    parser.add_argument("--only-armed", action="store_true", help="100 s of unprofiled and armed in the native loop")
     parser.add_argument("--set-seconds", type=float, default=15, help="how long a set of processes takes turns")
     arguments = parser.parse_args()
+    if arguments.only_armed:
+        arguments.configs, arguments.native_seconds, arguments.torch_seconds = "unprofiled,armed", 100, 0
     unknown = set(arguments.configs.split(",")) - set(CONFIGS)
     if unknown:
         parser.error(f"unknown configurations {sorted(unknown)}, expected some of {CONFIGS}")
@@ -305,7 +310,8 @@ def main() -> None:
     BLOCKS[:] = [block for block in BLOCKS if block[0] in CONFIGS]
     environment = json.loads((arguments.build / "environment.json").read_text())
     budget = arguments.native_seconds + arguments.torch_seconds
-    results = common.Results(arguments.out / "overhead.json", environment, budget, arguments.root)
+    name = "overhead_armed.json" if arguments.only_armed else "overhead.json"
+    results = common.Results(arguments.out / name, environment, budget, arguments.root)
     for loop, seconds in (("native", arguments.native_seconds), ("torch", arguments.torch_seconds)):
         if seconds > 0:
             measure(arguments, results, loop, seconds)
