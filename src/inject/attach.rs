@@ -1,4 +1,4 @@
-//! All calls to CUPTI but the flushes, in the order and under the rules of docs/architecture.md.
+//! All calls to CUPTI, in the order and under the rules of docs/architecture.md.
 //!
 //! From CUPTI 13 on a subscriber alone makes every CUDA-graph launch dearer, for good. So nothing here runs before the
 //! first window, unless the gate has to be seen by a CUPTI callback.
@@ -47,6 +47,8 @@ pub(crate) struct Attached {
     pub(crate) clock_offset_ns: i64,
     subscriber: SubscriberHandle,
     driver_get_version: Option<unsafe extern "C" fn(*mut i32) -> u32>,
+    /// The driver's CUDA version.
+    pub(crate) driver_version: Option<u32>,
     buffers_registered: AtomicBool,
     api_enabled: AtomicBool,
 }
@@ -80,6 +82,10 @@ fn problem(code: &str, message: String) -> Problem {
 pub(crate) fn attached(guest: &'static Guest) -> Result<Option<&'static Attached>, Problem> {
     if let Some(attached) = guest.attached.get() {
         return Ok(Some(attached));
+    }
+    // Subscribing would initialise CUDA in the host's stead, and call us back from within.
+    if !entry::cuda_is_initialized() {
+        return Ok(None);
     }
     let cupti = match loader::load(guest.config.cupti.as_deref()) {
         Ok(cupti) => cupti,
@@ -146,6 +152,7 @@ fn subscribe(cupti: Cupti) -> Result<Attached, Problem> {
         attached_ns: now_ns(),
         clock_offset_ns,
         subscriber: handle,
+        driver_version: driver_get_version().and_then(driver_version),
         driver_get_version: driver_get_version(),
         buffers_registered: AtomicBool::new(false),
         api_enabled: AtomicBool::new(false),
@@ -206,13 +213,19 @@ fn clock_offset(cupti: &Cupti) -> i64 {
     let Some(timestamp) = cupti.functions.cuptiGetTimestamp else {
         return 0;
     };
-    let mut cupti_ns = 0_u64;
-    // SAFETY: `cupti_ns` lives through the call.
-    if unsafe { timestamp(&raw mut cupti_ns) } != SUCCESS {
-        return 0;
+    // The quickest of some tries: a thread that is put aside between two reads would shift every record for good.
+    let tries = (0..5).filter_map(|_| {
+        let mut cupti_ns = 0_u64;
+        let before = now_ns();
+        // SAFETY: `cupti_ns` lives through the call.
+        let status = unsafe { timestamp(&raw mut cupti_ns) };
+        let took = now_ns() - before;
+        (status == SUCCESS).then(|| (took, before + took / 2 - cupti_ns.cast_signed()))
+    });
+    match tries.min_by_key(|(took, _)| *took) {
+        Some((took, offset)) if offset.abs() > took + SAME_CLOCK_NS => offset,
+        _ => 0,
     }
-    let offset = now_ns() - cupti_ns.cast_signed();
-    if offset.abs() < SAME_CLOCK_NS { 0 } else { offset }
 }
 
 fn driver_get_version() -> Option<unsafe extern "C" fn(*mut i32) -> u32> {
@@ -228,6 +241,13 @@ fn driver_get_version() -> Option<unsafe extern "C" fn(*mut i32) -> u32> {
         std::mem::forget(library);
         function
     }
+}
+
+fn driver_version(ask: unsafe extern "C" fn(*mut i32) -> u32) -> Option<u32> {
+    let mut version = 0;
+    // SAFETY: `version` lives through the call.
+    let status = unsafe { ask(&raw mut version) };
+    (status == 0).then(|| u32::try_from(version).ok()).flatten()
 }
 
 impl Attached {
@@ -260,14 +280,6 @@ impl Attached {
             Mark::Seen(id) => Some(id),
             Mark::Asked | Mark::NotAsked => None,
         }
-    }
-
-    /// The driver's CUDA version.
-    pub(crate) fn driver_version(&self) -> Option<u32> {
-        let mut version = 0;
-        // SAFETY: `version` lives through the call.
-        let status = unsafe { self.driver_get_version?(&raw mut version) };
-        (status == 0).then(|| u32::try_from(version).ok()).flatten()
     }
 
     /// Lends buffers (the first time) and turns the kinds on.
@@ -314,6 +326,19 @@ impl Attached {
     pub(crate) fn disable(&self) {
         if let Some(disable) = self.cupti.functions.cuptiActivityDisable {
             for kind in KINDS {
+                // SAFETY: a call by value.
+                unsafe { disable(kind) };
+            }
+        }
+    }
+
+    /// Turns everything off, API records too, as the guest does when it gives up.
+    pub(crate) fn disable_for_good(&self) {
+        self.disable();
+        if let Some(disable) = self.cupti.functions.cuptiActivityDisable
+            && self.api_enabled.load(Ordering::Acquire)
+        {
+            for kind in [KIND_RUNTIME, KIND_DRIVER] {
                 // SAFETY: a call by value.
                 unsafe { disable(kind) };
             }

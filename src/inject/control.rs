@@ -44,13 +44,17 @@ impl ControlSocket {
     }
 
     /// The client that waits, if it may speak.
-    pub(crate) fn accept(&self) -> Option<UnixStream> {
-        let (client, _) = self.listener.accept().ok()?;
+    pub(crate) fn accept(&self) -> io::Result<Option<UnixStream>> {
+        let client = match self.listener.accept() {
+            Ok((client, _)) => client,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(error),
+        };
         if !is_trusted(&client) {
             log!("a client of another user was turned away");
-            return None;
+            return Ok(None);
         }
-        descriptors::above_standard(client).ok()
+        descriptors::above_standard(client).map(Some)
     }
 }
 

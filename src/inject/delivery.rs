@@ -17,6 +17,8 @@ const DRAIN_FIRST: Duration = Duration::from_millis(10);
 const DRAIN_LAST: Duration = Duration::from_secs(1);
 /// Records stay on this long after a stop at most, for work launched before it.
 const SETTLE_LIMIT: Duration = Duration::from_secs(1);
+/// Records stay on until none of the closed window came for this long.
+const SETTLE_QUIET: Duration = Duration::from_millis(200);
 /// Flushes in a row that brought nothing, after which draining rests until the next window or the end.
 const DRAIN_IDLE: u32 = 20;
 /// Silence of CUPTI that makes us suspicious, and the CUDA calls that the program must have made meanwhile: a program
@@ -46,7 +48,9 @@ pub(crate) struct Delivery {
 #[derive(Debug, Clone, Copy)]
 struct Settling {
     since: Instant,
+    /// Rows when they last grew, and when that was.
     rows: u64,
+    grew: Instant,
 }
 
 /// Notices that no record reaches us any more though the program calls CUDA: somebody else registered buffers.
@@ -89,12 +93,16 @@ impl Delivery {
         if self.guest.wake.drain.swap(false, Ordering::AcqRel) {
             self.drain_step = DRAIN_FIRST;
             self.idle_flushes = 0;
-            self.flush_and_seal(Some(SEAL_TIMEOUT));
+            if self.flush_and_seal(Some(SEAL_TIMEOUT)) {
+                self.canary.silent = None;
+            }
             self.bury_canary();
             let rows = self.guest.window_rows.load(Ordering::Acquire);
+            let now = Instant::now();
             self.settling = Some(Settling {
-                since: Instant::now(),
+                since: now,
                 rows,
+                grew: now,
             });
             self.next_flush = Some(Instant::now() + self.drain_step);
             return;
@@ -130,11 +138,14 @@ impl Delivery {
     fn settle(&mut self) {
         let Some(settling) = &mut self.settling else { return };
         let rows = self.guest.window_rows.load(Ordering::Acquire);
-        if rows == settling.rows || settling.since.elapsed() > SETTLE_LIMIT {
+        if rows != settling.rows {
+            settling.rows = rows;
+            settling.grew = Instant::now();
+        }
+        // One long replay delivers nothing until it ends.
+        if settling.grew.elapsed() > SETTLE_QUIET || settling.since.elapsed() > SETTLE_LIMIT {
             self.settling = None;
             self.guest.disable_if_closed();
-        } else {
-            settling.rows = rows;
         }
     }
 
@@ -214,10 +225,11 @@ impl Delivery {
         );
     }
 
-    /// Flushes, and has what came sealed.
-    pub(crate) fn flush_and_seal(&mut self, wait: Option<Duration>) {
-        self.flush(false);
+    /// Flushes, and has what came sealed; true if buffers moved.
+    pub(crate) fn flush_and_seal(&mut self, wait: Option<Duration>) -> bool {
+        let brought = self.flush(false);
         self.request_seal(wait);
+        brought
     }
 
     /// Flushes until the closed windows are on disk: who asks to stop may end the process next.
@@ -231,23 +243,25 @@ impl Delivery {
         }
     }
 
-    /// Asks the writer to seal; waits for it if a limit is given.
-    fn request_seal(&self, wait: Option<Duration>) {
-        let Some(writer) = self.guest.writer.get() else { return };
+    /// Asks the writer to seal; waits for it if a limit is given. False if it did not answer in time.
+    fn request_seal(&self, wait: Option<Duration>) -> bool {
+        let Some(writer) = self.guest.writer.get() else {
+            return true;
+        };
         let (done, answer) = bounded(1);
         let message = Message::Seal {
             done,
             closed: self.delivered,
         };
-        if writer.send_timeout(message, SEAL_TIMEOUT).is_ok()
-            && let Some(limit) = wait
-        {
-            let _ = answer.recv_timeout(limit);
+        let until = Instant::now() + wait.unwrap_or_default();
+        match (writer.send_deadline(message, until), wait) {
+            (Ok(()), Some(_)) => answer.recv_deadline(until).is_ok(),
+            (sent, _) => sent.is_ok(),
         }
     }
 
-    /// The last flushes of a process that ends.
-    pub(crate) fn finish(&mut self) {
+    /// The last flushes of a process that ends; false if what came could not be sealed in time.
+    pub(crate) fn finish(&mut self) -> bool {
         // Records that are on their way come within a few flushes.
         for _ in 0..FINISH_FLUSHES {
             if !self.flush(false) {
@@ -260,6 +274,6 @@ impl Delivery {
         self.flush(true);
         self.count_missing_buffers();
         self.delivered = self.guest.windows.closed();
-        self.request_seal(Some(SEAL_TIMEOUT));
+        self.request_seal(Some(SEAL_TIMEOUT))
     }
 }

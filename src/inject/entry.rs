@@ -47,6 +47,11 @@ pub(crate) fn guest() -> Option<&'static Guest> {
     unsafe { GUEST.load(Ordering::Acquire).as_ref() }
 }
 
+/// True once the driver has called us: CUPTI may be called from then on.
+pub(crate) fn cuda_is_initialized() -> bool {
+    CUDA_INITIALIZED.load(Ordering::Acquire)
+}
+
 /// How cudaProfilerStart/Stop is seen, for the process file.
 pub(crate) fn gate_by() -> Option<&'static str> {
     match SEEN_BY.load(Ordering::Acquire) {

@@ -81,6 +81,13 @@ impl Gate {
         self.actual.load(Ordering::Acquire) == CAPTURING
     }
 
+    /// From one state to another, unless the gate was turned off meanwhile.
+    fn shift(&self, from: u8, to: u8) {
+        let _ = self
+            .actual
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
+    }
+
     /// Out for good; the problems say why.
     pub(crate) fn turn_off(&self) {
         self.actual.store(OFF, Ordering::Release);
@@ -202,7 +209,7 @@ impl Guest {
             return;
         }
         lock(&self.gate.timers).close_at = open.length.map(|length| Instant::now() + length);
-        self.gate.actual.store(CAPTURING, Ordering::Release);
+        self.gate.shift(ARMED, CAPTURING);
         log!("window {number} open ({}), mark {mark:?}", open.trigger);
         self.touch();
         self.wake.steward();
@@ -214,7 +221,7 @@ impl Guest {
         // Records are turned off by the steward, once what the window launched has arrived (see `disable_if_closed`).
         let number = self.windows.close(now_ns(), mark);
         lock(&self.gate.timers).close_at = None;
-        self.gate.actual.store(ARMED, Ordering::Release);
+        self.gate.shift(CAPTURING, ARMED);
         log!("window {} closed, mark {mark:?}", number.unwrap_or_default());
         self.touch();
         self.wake.steward_to_drain();

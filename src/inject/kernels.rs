@@ -423,6 +423,51 @@ mod tests {
     }
 
     #[test]
+    fn columns_longer_than_a_page_read_back() {
+        let names = Names::default();
+        let rows = 300_001_u32;
+        let launches: Vec<_> = (0..rows)
+            .map(|number| {
+                let launch = Launch {
+                    start_ns: i64::from(number) * 10,
+                    end_ns: i64::from(number) * 10 + 5,
+                    correlation_id: number,
+                    graph_node_id: u64::from(number % 5),
+                    window: 1 + number / 131_000,
+                };
+                // Runs, single values, and more signatures than 16 bits count.
+                (launch, signature(0, if number < 150_000 { number / 9 } else { number }))
+            })
+            .collect();
+        let mut row = 0_u32;
+        for batch in round_trip(&launches, &names) {
+            let streams = batch
+                .column_by_name("stream_id")
+                .expect("there")
+                .as_primitive::<U32>()
+                .clone();
+            let windows = batch
+                .column_by_name("window")
+                .expect("there")
+                .as_primitive::<U32>()
+                .clone();
+            let graphs = batch
+                .column_by_name("graph_id")
+                .expect("there")
+                .as_primitive::<U32>()
+                .clone();
+            for index in 0..batch.num_rows() {
+                let (launch, signature) = &launches[row as usize];
+                assert_eq!(streams.value(index), signature.stream_id, "row {row}");
+                assert_eq!(windows.value(index), launch.window, "row {row}");
+                assert_eq!(graphs.is_null(index), signature.graph_id == 0, "row {row}");
+                row += 1;
+            }
+        }
+        assert_eq!(row, rows);
+    }
+
+    #[test]
     fn a_cleared_builder_starts_over() {
         let mut kernels = Kernels::default();
         kernels.push(

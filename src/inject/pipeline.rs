@@ -63,6 +63,7 @@ impl Pipeline {
             losses: &self.losses,
             received: &mut self.received,
             outside_windows: &mut 0,
+            own_threads: &[],
         };
         decode::decode(buffer, &self.layout, &mut converter);
     }

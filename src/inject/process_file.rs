@@ -90,7 +90,7 @@ pub(crate) fn write(guest: &Guest, control: Option<&Path>, ended_ns: Option<i64>
         gate: guest.config.gate.name().to_owned(),
         gate_by: crate::inject::entry::gate_by().map(str::to_owned),
         cupti: attached.map(|attached| attached.manifest()),
-        driver_version: attached.and_then(|attached| attached.driver_version()),
+        driver_version: attached.and_then(|attached| attached.driver_version),
         attached_ns: attached.map(|attached| attached.attached_ns),
         windows: guest.windows.manifest(),
         rows: lock(&guest.sealed)

@@ -61,6 +61,8 @@ pub(crate) struct Converter<'a> {
     pub(crate) losses: &'a Losses,
     pub(crate) received: &'a mut BTreeMap<&'static str, u64>,
     pub(crate) outside_windows: &'a mut u64,
+    /// Threads of the guest, whose calls are not the program's.
+    pub(crate) own_threads: &'a [u32],
 }
 
 /// A record's place in time, checked.
@@ -74,7 +76,11 @@ impl Converter<'_> {
     /// A record with a zero or reversed timestamp is no row but a loss; one outside every window is neither.
     fn place(&mut self, table: &'static str, start: u64, end: u64, correlation_id: u32) -> Option<Placed> {
         if start == TIMESTAMP_UNKNOWN || end < start {
-            self.losses.add(table, Reason::InvalidTimestamp, Some(1));
+            // Its launch says whether it would have been a row.
+            match self.windows.find(correlation_id, crate::inject::threads::now_ns()) {
+                Some(_) => self.losses.add(table, Reason::InvalidTimestamp, Some(1)),
+                None => *self.outside_windows += 1,
+            }
             return None;
         }
         let start_ns = start.cast_signed().saturating_add(self.clock_offset_ns);
@@ -233,6 +239,10 @@ impl Sink for Converter<'_> {
 
     fn api(&mut self, record: View<'_, Api>) {
         let correlation_id = record.correlation_id();
+        let asks_version = record.kind() == KIND_DRIVER && record.cbid() == CBID_DRIVER_CU_DRIVER_GET_VERSION;
+        if self.own_threads.contains(&record.thread_id()) || (asks_version && self.windows.is_mark(correlation_id)) {
+            return;
+        }
         let Some(placed) = self.place("api_calls", record.start(), record.end(), correlation_id) else {
             return;
         };
@@ -291,7 +301,7 @@ impl Sink for Converter<'_> {
             pid: self.pid,
             context_id: record.context_id(),
             stream_id: record.stream_id(),
-            priority: record.priority(),
+            priority: record.priority().cast_signed(),
             stream_kind: names::stream_flag_name(record.flag()),
         });
     }

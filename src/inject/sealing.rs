@@ -89,8 +89,10 @@ impl Sealing {
         }
         let mut builder = DevicesBuilder::default();
         devices::push_all(guest.identity.pid, &mut builder);
-        self.devices = !builder.is_empty();
-        self.table(guest, &mut builder)
+        let found = !builder.is_empty();
+        self.table(guest, &mut builder)?;
+        self.devices = found;
+        Ok(())
     }
 
     /// Windows that have closed since the last seal.
@@ -112,8 +114,10 @@ impl Sealing {
                 name: window.name.as_deref(),
             });
         }
-        self.windows += builder.len();
-        self.table(guest, &mut builder)
+        let closed = builder.len();
+        self.table(guest, &mut builder)?;
+        self.windows += closed;
+        Ok(())
     }
 
     /// Losses since the last seal: the table's counts add up to the process file's.
@@ -141,16 +145,17 @@ impl Sealing {
                 last_ns: loss.last_ns,
             });
         }
+        self.table(guest, &mut builder)?;
         self.losses = now;
-        self.table(guest, &mut builder)
+        Ok(())
     }
 }
 
 fn account(guest: &Guest, table: &'static str, count: usize, result: io::Result<()>) -> io::Result<()> {
     match &result {
         Ok(()) => *lock(&guest.sealed).entry(table).or_default() += count as u64,
-        // Losses that can't be written down are in the process file, or nowhere.
-        Err(_) if table == "losses" => {}
+        // These come again with the next seal, and the process file has them.
+        Err(_) if matches!(table, "losses" | "windows" | "devices") => {}
         Err(_) => guest.losses.add(table, Reason::WriteFailed, Some(count as u64)),
     }
     result

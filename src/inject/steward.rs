@@ -16,6 +16,9 @@ use crate::inject::threads::{self, now_ns};
 use crate::schema::control::{Op, Reply, VERSION};
 use crate::schema::manifest::ProcessState;
 
+/// Rest after a client that could not be accepted.
+const REST: Duration = Duration::from_millis(100);
+
 /// Starts the steward.
 pub(crate) fn start(guest: &'static Guest) -> io::Result<()> {
     threads::spawn("colonel-steward", move || Steward::new(guest).run())
@@ -87,12 +90,11 @@ impl Steward {
     fn finish(&mut self) {
         let attached = self.guest.attached.get().is_some();
         self.guest.close_window(None, true);
-        if attached {
-            self.delivery.finish();
-        }
+        let delivered = !attached || self.delivery.finish();
         self.guest.gate.end();
         self.guest.touch();
-        self.write_process_file(Some(now_ns()));
+        // Without an end the launcher takes the process for cut off and counts what was received and is not on disk.
+        self.write_process_file(delivered.then(now_ns));
         self.socket = None;
         self.guest.wake.finished.store(true, Ordering::Release);
     }
@@ -113,8 +115,16 @@ impl Steward {
     }
 
     fn accept(&mut self) {
-        let Some(client) = self.socket.as_ref().and_then(ControlSocket::accept) else {
-            return;
+        let Some(socket) = &self.socket else { return };
+        let client = match socket.accept() {
+            Ok(Some(client)) => client,
+            Ok(None) => return,
+            Err(error) => {
+                // The host is out of descriptors: the client stays in the queue, and `poll` would come back at once.
+                log!("accept: {error}");
+                std::thread::sleep(REST);
+                return;
+            }
         };
         let served = control::serve(client, |op| match op {
             Ok(op) => self.answer(op),
@@ -179,7 +189,7 @@ impl Steward {
             version: VERSION,
             ok: error.is_none(),
             state: state.to_owned(),
-            window: self.guest.windows.manifest().last().map(|window| window.number),
+            window: self.guest.windows.newest(),
             rows: self.guest.rows(),
             error,
         }

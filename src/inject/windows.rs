@@ -109,6 +109,11 @@ impl Windows {
         }
     }
 
+    /// Number of the newest window.
+    pub(crate) fn newest(&self) -> Option<u32> {
+        lock(&self.spans).last().map(|span| span.window.number)
+    }
+
     /// For the process file.
     pub(crate) fn manifest(&self) -> Vec<manifest::Window> {
         lock(&self.spans).iter().map(|span| span.window.clone()).collect()
@@ -134,12 +139,24 @@ impl WindowFinder {
 
     /// Number of the window that a record belongs to.
     pub(crate) fn find(&self, correlation_id: u32, start_ns: i64) -> Option<u32> {
+        // Beyond a window that closed long before, no earlier one can hold it: the search stays short however many
+        // windows there were.
         let span = self
             .spans
             .iter()
             .rev()
+            .take_while(|span| span.window.end_ns.is_none_or(|end_ns| end_ns + NEAR_NS > start_ns))
             .find(|span| span.holds(correlation_id, start_ns))?;
         Some(span.window.number)
+    }
+
+    /// True for the driver call by which a window was marked: ours, not the program's.
+    pub(crate) fn is_mark(&self, correlation_id: u32) -> bool {
+        let mark = Some(correlation_id);
+        self.spans
+            .iter()
+            .rev()
+            .any(|span| span.opened_at == mark || span.closed_at == mark)
     }
 
     /// All windows, for their table.
@@ -200,6 +217,26 @@ mod tests {
         assert_eq!(finder.find(5, 999), None);
         assert_eq!(finder.find(5, 1_000), Some(1));
         assert_eq!(finder.find(5, 2_001), None);
+    }
+
+    #[test]
+    fn old_windows_are_not_searched() {
+        let windows = Windows::default();
+        let step = NEAR_NS / 10;
+        for number in 0..1_000_u32 {
+            let start_ns = i64::from(number) * step;
+            windows.open(start_ns, Some(number * 10), "profiler", None);
+            windows.close(start_ns + step / 2, Some(number * 10 + 5));
+        }
+        let finder = finder(&windows);
+        assert_eq!(finder.find(9_993, 999 * step + 1), Some(1_000));
+        assert_eq!(
+            finder.find(13, step + 1),
+            Some(2),
+            "also the early ones while their records come"
+        );
+        assert_eq!(finder.find(9_998, 999 * step + step * 3 / 4), None);
+        assert!(finder.is_mark(9_995) && !finder.is_mark(9_996));
     }
 
     #[test]

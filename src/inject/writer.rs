@@ -14,6 +14,7 @@ use crate::inject::decode::{self, Rest};
 use crate::inject::descriptors;
 use crate::inject::dump;
 use crate::inject::entry;
+use crate::inject::guard;
 use crate::inject::guest::{Guest, lock};
 use crate::inject::log::log;
 use crate::inject::losses::Reason;
@@ -70,6 +71,8 @@ struct Writer {
     progress_length: usize,
     dumped: u32,
     failures: u32,
+    /// Rows were lost since the last window was said to be on disk.
+    lost: bool,
 }
 
 impl Writer {
@@ -87,6 +90,7 @@ impl Writer {
             progress_length: 0,
             dumped: 0,
             failures: 0,
+            lost: false,
         }
     }
 
@@ -99,11 +103,11 @@ impl Writer {
             match message {
                 Ok(Message::Buffer(filled)) => {
                     // A bug of ours in one buffer must not end the capture.
-                    crate::inject::guard::ffi((), || self.take(filled));
+                    guard::ffi((), || self.take(filled));
                     self.guest.pool.recycle(filled);
                 }
                 Ok(Message::Seal { done, closed }) => {
-                    if self.seal() {
+                    if self.seal() && !std::mem::take(&mut self.lost) {
                         self.guest.windows.sealed(closed, threads::now_ns());
                         self.guest.touch();
                         self.guest.wake.steward();
@@ -129,6 +133,7 @@ impl Writer {
         self.windows.renew(&guest.windows);
         self.names.next_buffer();
         let mut outside = 0;
+        let own_threads = threads::own();
         let mut converter = Converter {
             pid: guest.identity.pid,
             api_version: attached.layout.api_version,
@@ -146,6 +151,7 @@ impl Writer {
             losses: &guest.losses,
             received: &mut self.received,
             outside_windows: &mut outside,
+            own_threads: &own_threads,
         };
         match decode::decode(bytes, &attached.layout, &mut converter) {
             None => {}
@@ -172,10 +178,17 @@ impl Writer {
     fn seal(&mut self) -> bool {
         self.unsealed_since = None;
         self.windows.renew(&self.guest.windows);
-        let failed = self
-            .sealing
-            .seal(self.guest, &mut self.rows, &self.names, &self.windows);
+        let waiting = self.rows.len() as u64;
+        let (rows, names, windows) = (&mut self.rows, &self.names, &self.windows);
+        let failed = guard::ffi(None, || Some(self.sealing.seal(self.guest, rows, names, windows)));
+        let failed = failed.unwrap_or_else(|| {
+            // A bug of ours: what the builders hold is no longer to be trusted.
+            self.rows = Rows::default();
+            self.guest.losses.add("records", Reason::WriteFailed, Some(waiting));
+            Some(io::Error::other("colonel's own code failed"))
+        });
         let whole = failed.is_none();
+        self.lost |= !whole;
         self.note_progress();
         self.after_seal(failed);
         self.guest.touch();
@@ -203,7 +216,7 @@ impl Writer {
         if gone || self.failures >= MAX_FAILURES {
             self.guest.gate.turn_off();
             if let Some(attached) = self.guest.attached.get() {
-                attached.disable();
+                attached.disable_for_good();
             }
         }
     }

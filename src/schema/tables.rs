@@ -213,7 +213,7 @@ tables! {
         pid: U32 = "Process.",
         context_id: U32 = "CUPTI's id of the context.",
         stream_id: U32 = "CUPTI's id.",
-        priority: U32 = "Priority, as CUPTI gives it.",
+        priority: I32 = "Priority; lower is more urgent.",
         stream_kind: Text = "`default`, `non_blocking`, `null`, `mask` or `unknown`.",
     }
     /// Records that did not become rows, by kind and reason.
