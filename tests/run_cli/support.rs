@@ -17,6 +17,26 @@ pub struct Workplace {
     folder: tempfile::TempDir,
 }
 
+/// The tests may run under `nohup` or in a background job, which ignore signals: what they start must not.
+fn with_default_signals(command: &mut Command) {
+    // SAFETY: `signal` is async-signal-safe.
+    unsafe {
+        command.pre_exec(|| {
+            for signal in [
+                Signal::SIGHUP,
+                Signal::SIGINT,
+                Signal::SIGQUIT,
+                Signal::SIGTERM,
+                Signal::SIGUSR1,
+                Signal::SIGUSR2,
+            ] {
+                nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigDfl)?;
+            }
+            Ok(())
+        });
+    }
+}
+
 impl Workplace {
     pub fn new() -> Self {
         Self {
@@ -39,6 +59,7 @@ impl Workplace {
             .env_remove("LD_PRELOAD")
             .env_remove("COLONEL_SESSION")
             .env_remove("COLONEL_SESSIONS_DIR");
+        with_default_signals(&mut command);
         command
     }
 
