@@ -13,6 +13,7 @@ use crate::inject::descriptors;
 use crate::inject::gate::Open;
 use crate::inject::guest::Guest;
 use crate::inject::log::{self, log};
+use crate::inject::losses::Reason;
 use crate::inject::preload::{self, Shadowed};
 use crate::inject::process_file::{self, Identity};
 use crate::inject::steward;
@@ -164,6 +165,16 @@ fn try_start() -> Option<&'static Guest> {
     descriptors::hold_closed_standard();
     let wake = Wake::new().ok()?;
     let guest: &'static Guest = Box::leak(Box::new(Guest::new(config, Identity::of_this_process(), wake)));
+    if guest.identity.process_path(&guest.config.session).exists() {
+        // `exec` keeps pid and start time. What the program before had not sealed is gone with its memory.
+        guest.losses.add("records", Reason::NotSealed, None);
+        guest.problem(
+            "replaced_by_exec",
+            "this process recorded as another program before it became this one by `exec`; of that one only what was \
+             on disk is left, and its windows are counted from 1 again"
+                .to_owned(),
+        );
+    }
     GUEST.store(ptr::from_ref(guest).cast_mut(), Ordering::Release);
     register_handlers();
     if let Err(error) = steward::start(guest) {

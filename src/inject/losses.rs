@@ -17,6 +17,7 @@ pub(crate) enum Reason {
     TruncatedBuffer,
     WriteFailed,
     CallbacksReplaced,
+    NotSealed,
 }
 
 impl Reason {
@@ -30,6 +31,7 @@ impl Reason {
             Reason::TruncatedBuffer => "truncated_buffer",
             Reason::WriteFailed => "write_failed",
             Reason::CallbacksReplaced => "callbacks_replaced",
+            Reason::NotSealed => "not_sealed",
         }
     }
 }

@@ -48,6 +48,11 @@ impl Identity {
         format!("{}-{}", self.pid, self.start_ticks)
     }
 
+    /// Its process file.
+    pub(crate) fn process_path(&self, session: &Path) -> PathBuf {
+        session.join(PROCESSES_DIR).join(format!("{}.json", self.folder_name()))
+    }
+
     /// Its progress file.
     pub(crate) fn progress_path(&self, session: &Path) -> PathBuf {
         session
@@ -105,7 +110,7 @@ pub(crate) fn write(guest: &Guest, control: Option<&Path>, ended_ns: Option<i64>
             .map(Path::to_path_buf),
     };
     let folder = guest.config.session.join(PROCESSES_DIR);
-    let path = folder.join(format!("{}.json", identity.folder_name()));
+    let path = identity.process_path(&guest.config.session);
     let temporary = folder.join(format!(".{}.json", identity.folder_name()));
     let text = serde_json::to_vec_pretty(&process)?;
     let result = descriptors::create(&temporary)

@@ -179,6 +179,8 @@ fn children_have_nothing_of_ours() {
 fn a_program_that_becomes_another_keeps_the_rows_of_the_first() {
     let ended = host("becomes.c", "--gate profiler").run().assert_code(0);
     assert_eq!(ended.session().count("kernels"), 6 + 8);
+    let message = ended.session().problem("replaced_by_exec");
+    assert!(message.contains("by `exec`"), "{message}");
 }
 
 #[test]
