@@ -39,7 +39,7 @@ pub(crate) struct Guest {
     pub(crate) writer: OnceLock<Sender<Message>>,
     /// Rows sealed, a table.
     pub(crate) sealed: Mutex<BTreeMap<&'static str, u64>>,
-    /// Rows of the newest window, or of an earlier one that closed, that came so far: still growing means draining.
+    /// Records received so far that become rows: still growing after a stop means that a window is still arriving.
     pub(crate) window_rows: std::sync::atomic::AtomicU64,
     /// Records let go because they belong to no window.
     pub(crate) outside_windows: std::sync::atomic::AtomicU64,

@@ -6,6 +6,16 @@
 //!
 //! Nothing here may panic into, block, print in, or outlive its welcome in the host: style rules in
 //! docs/architecture.md.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::todo,
+        clippy::unreachable
+    )
+)]
 
 mod attach;
 mod buffers;
