@@ -1,0 +1,29 @@
+"""Colonel, the GPU profiler that lives inside the process it profiles.
+
+`colonel run -- CMD` records a session; here sessions are read, and regions of a vLLM run are recorded:
+`colonel.profiling.vllm.profile_region`.
+"""
+
+from colonel.errors import (
+    CaptureWarning,
+    ColonelError,
+    NoSessionError,
+    NoWorkerError,
+    SessionNotFoundError,
+    SessionReadError,
+)
+from colonel.sessions import Session, Window, open
+from colonel.version import __version__
+
+__all__ = [
+    "CaptureWarning",
+    "ColonelError",
+    "NoSessionError",
+    "NoWorkerError",
+    "Session",
+    "SessionNotFoundError",
+    "SessionReadError",
+    "Window",
+    "__version__",
+    "open",
+]

@@ -1,0 +1,1 @@
+"""Recording from Python: one module a framework."""

@@ -1,0 +1,231 @@
+"""Sessions on disk: found by id, and their tables as Arrow.
+
+A session's folder is a plain Parquet dataset, so polars, pandas and DuckDB read it without this module; what it adds
+is finding sessions, and choosing rows by window.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from colonel.errors import NoSessionError, SessionNotFoundError, SessionReadError
+from colonel.processes import process_files
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+FORMAT_MAJOR = 1
+SESSION_FILE = "session.json"
+LATEST = "latest"
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of time in which a process's records counted."""
+
+    pid: int
+    number: int
+    """Counts from 1 in each process, in the order of opening."""
+    name: str | None
+    trigger: str
+    """`process`, `profiler`, `manual` or `region`."""
+    start_ns: int
+    """Opened, Unix ns."""
+    end_ns: int | None
+    """Closed, Unix ns; None while it is open, and where the process died in it."""
+
+    def holds(self, other: Window) -> bool:
+        """True if `other` is this window or lies inside it."""
+        if self.pid != other.pid or other.start_ns < self.start_ns:
+            return False
+        return self.end_ns is None or (other.end_ns is not None and other.end_ns <= self.end_ns)
+
+
+class Session:
+    """A session's folder, of this machine or another, whole or cut off."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Opens the session in the folder `path`.
+
+        Raises:
+            SessionNotFoundError: it is no session's folder.
+            SessionReadError: it can't be read, or is of a newer format.
+        """
+        self.path = Path(path)
+        self.id = self.path.resolve().name
+        major = self.manifest.get("format", {}).get("major", 0)
+        if major > FORMAT_MAJOR:
+            raise SessionReadError(
+                f"session `{self.id}` has format {major}, this colonel reads up to {FORMAT_MAJOR}: take a newer one"
+            )
+
+    def __repr__(self) -> str:
+        return f"colonel.Session({str(self.path)!r})"
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """`session.json` as it is now; docs/schema.md lists its fields."""
+        file = self.path / SESSION_FILE
+        try:
+            manifest: dict[str, Any] = json.loads(file.read_text())
+        except FileNotFoundError:
+            raise SessionNotFoundError(f"`{self.path}` is no session: it has no {SESSION_FILE}") from None
+        except (OSError, ValueError) as error:
+            raise SessionReadError(f"`{file}` can't be read: {error}") from error
+        return manifest
+
+    @property
+    def processes(self) -> list[dict[str, Any]]:
+        """The captured processes as their guests describe them now."""
+        return list(process_files(self.path))
+
+    @property
+    def windows(self) -> list[Window]:
+        """Every window of every process, by time of opening."""
+        windows = [
+            Window(
+                pid=process["pid"],
+                number=window["number"],
+                name=window.get("name"),
+                trigger=window["trigger"],
+                start_ns=window["start_ns"],
+                end_ns=window.get("end_ns"),
+            )
+            for process in self.processes
+            for window in process.get("windows", [])
+        ]
+        return sorted(windows, key=lambda window: (window.start_ns, window.pid, window.number))
+
+    def table(
+        self,
+        name: str,
+        columns: Sequence[str] | None = None,
+        *,
+        window: int | str | None = None,
+        pid: int | None = None,
+    ) -> pa.Table:
+        """A table of docs/schema.md, sorted by `start_ns` where it has one.
+
+        Args:
+            name: The table, such as `kernels`.
+            columns: Columns to read; all by default.
+            window: Number or name of a window: only rows of it, of all windows of that name, and of the windows
+                inside. Only tables with a column `window` have it.
+            pid: Only rows of this process.
+
+        Raises:
+            SessionReadError: there is no such table, column or window.
+        """
+        dataset = self._dataset(name)
+        missing = [column for column in columns or () if column not in dataset.schema.names]
+        if missing:
+            raise SessionReadError(f"`{name}` has no column `{missing[0]}`; it has {', '.join(dataset.schema.names)}")
+        # Sorted in memory: the key need not be asked for.
+        sorted_by = "start_ns" if "start_ns" in dataset.schema.names else None
+        wanted = None if columns is None else list(dict.fromkeys([*columns, *([sorted_by] if sorted_by else [])]))
+        rows = dataset.to_table(columns=wanted, filter=self._filter(dataset, window, pid))
+        if sorted_by is not None:
+            rows = rows.sort_by(sorted_by)
+        return rows if columns is None else rows.select(list(columns))
+
+    def kernels(
+        self, columns: Sequence[str] | None = None, *, window: int | str | None = None, pid: int | None = None
+    ) -> pa.Table:
+        """The table `kernels`, see `table`."""
+        return self.table("kernels", columns, window=window, pid=pid)
+
+    def _dataset(self, table: str) -> ds.Dataset:
+        import pyarrow.dataset as ds
+
+        files = [str(file) for file in sorted((self.path / table).glob("**/*.parquet")) if file.name[0] != "."]
+        if not files:
+            folders = sorted(file.parent.relative_to(self.path).parts[0] for file in self.path.glob("*/**/*.parquet"))
+            there = ", ".join(dict.fromkeys(folders)) or "none"
+            raise SessionReadError(f"session `{self.id}` has no table `{table}`; it has: {there}")
+        return ds.dataset(files, format="parquet")
+
+    def _filter(self, dataset: ds.Dataset, window: int | str | None, pid: int | None) -> ds.Expression | None:
+        import pyarrow.dataset as ds
+
+        chosen = None if pid is None else ds.field("pid") == pid
+        if window is None:
+            return chosen
+        if "window" not in dataset.schema.names:
+            raise SessionReadError(
+                f"the rows of this table belong to no window; it has {', '.join(dataset.schema.names)}"
+            )
+        numbers: dict[int, list[int]] = {}
+        for inner in self._windows_in(window, pid):
+            numbers.setdefault(inner.pid, []).append(inner.number)
+        of_windows = None
+        for owner, of_process in numbers.items():
+            rows = (ds.field("pid") == owner) & ds.field("window").isin(of_process)
+            of_windows = rows if of_windows is None else of_windows | rows
+        return of_windows
+
+    def _windows_in(self, which: int | str, pid: int | None) -> list[Window]:
+        windows = [window for window in self.windows if pid is None or window.pid == pid]
+        outer = [window for window in windows if which in (window.number, window.name)]
+        if not outer:
+            there = ", ".join(f"{w.number} ({w.name})" if w.name else str(w.number) for w in windows) or "none"
+            raise SessionReadError(f"session `{self.id}` has no window `{which}`; it has: {there}")
+        return [window for window in windows if any(named.holds(window) for named in outer)]
+
+
+def open(session: str | os.PathLike[str] | None = None) -> Session:
+    """Opens a session.
+
+    Args:
+        session: An id or a unique prefix of one, `latest`, or a session's folder; by default the session that this
+            process is recorded in.
+
+    Raises:
+        NoSessionError: no session is given and this process is in none.
+        SessionNotFoundError: there is none of that name, or several.
+        SessionReadError: it can't be read.
+    """
+    if session is None:
+        return own_session()
+    path = Path(session)
+    if (path / SESSION_FILE).is_file():
+        return Session(path)
+    return Session(_find(sessions_dir(), str(session)))
+
+
+def own_session() -> Session:
+    """The session that this process is recorded in."""
+    folder = os.environ.get("COLONEL_SESSION")
+    if not folder:
+        raise NoSessionError(
+            "this process is in no session: run it as `colonel run --flavor vllm -- python SCRIPT`, "
+            "or set COLONEL_DISABLE_PROFILE_REGION=1 to run it unprofiled"
+        )
+    if not (Path(folder) / SESSION_FILE).is_file():
+        raise NoSessionError(f"the session of this process, `{folder}`, is gone: run it under `colonel run` again")
+    return Session(folder)
+
+
+def sessions_dir() -> Path:
+    """The folder of the sessions: `COLONEL_SESSIONS_DIR`, else `.colonel/sessions`."""
+    return Path(os.environ.get("COLONEL_SESSIONS_DIR") or ".colonel/sessions")
+
+
+def _find(folder: Path, which: str) -> Path:
+    ids = [path.name for path in sorted(folder.glob("*")) if path.name[0] != "." and (path / SESSION_FILE).is_file()]
+    if which == LATEST:
+        if ids:
+            return folder / max(ids, key=lambda name: Session(folder / name).manifest.get("created_ns", 0))
+        raise SessionNotFoundError(f"there is no session in `{folder}`; make one with `colonel run -- CMD`")
+    found = [name for name in ids if name == which] or [name for name in ids if which and name.startswith(which)]
+    if len(found) == 1:
+        return folder / found[0]
+    if found:
+        raise SessionNotFoundError(f"`{which}` may be {', '.join(found)}: give more digits")
+    there = f"it has {', '.join(ids[-10:])}" if ids else "it has none"
+    raise SessionNotFoundError(f"there is no session `{which}` in `{folder}`; {there}")
