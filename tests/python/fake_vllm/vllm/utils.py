@@ -6,7 +6,7 @@ import logging
 import multiprocessing
 import os
 import signal
-from multiprocessing.context import BaseContext
+from multiprocessing.context import ForkContext, SpawnContext
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ from vllm import gpu
 logger = logging.getLogger(__name__)
 
 
-def get_mp_context() -> BaseContext:
+def get_mp_context() -> ForkContext | SpawnContext:
     """How processes are started: fork by default, spawn where asked for or where CUDA was already initialised."""
     if envs.VLLM_WORKER_MULTIPROC_METHOD != "spawn" and gpu.is_initialized():
         logger.warning("We must use the `spawn` multiprocessing start method. Reasons: CUDA is initialized")
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
-    return multiprocessing.get_context(envs.VLLM_WORKER_MULTIPROC_METHOD)
+    context: ForkContext | SpawnContext = multiprocessing.get_context(envs.VLLM_WORKER_MULTIPROC_METHOD)
+    return context
 
 
 def kill_process_tree(pid: int) -> None:

@@ -1,6 +1,6 @@
 """Arguments of an engine (engine/arg_utils.py): of about 200 fields those that colonel, its demos and tests use."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from vllm.config import (
@@ -84,10 +84,3 @@ class EngineArgs:
 @dataclass
 class AsyncEngineArgs(EngineArgs):
     enable_log_requests: bool = False
-
-
-def check_fields(arguments: dict[str, Any]) -> None:
-    """Says which argument the fake lacks: the real one may well have it."""
-    unknown = arguments.keys() - {known.name for known in fields(EngineArgs)}
-    if unknown:
-        raise TypeError(f"the fake vLLM has no engine argument {sorted(unknown)}; add it to {__name__} if vLLM has it")

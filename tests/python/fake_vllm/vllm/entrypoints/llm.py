@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vllm.engine.arg_utils import EngineArgs, check_fields
+from vllm.engine.arg_utils import EngineArgs
 from vllm.inputs import PromptType
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import SamplingParams
@@ -17,7 +17,6 @@ class LLM:
         for config in ("compilation_config", "profiler_config", "hf_overrides"):
             if kwargs.get(config) is None:
                 kwargs.pop(config, None)
-        check_fields(kwargs)
         self.llm_engine = LLMEngine.from_engine_args(EngineArgs(model=model, **kwargs))
         self.model_config = self.llm_engine.model_config
         self._request_counter = itertools.count()
@@ -31,9 +30,8 @@ class LLM:
         *,
         use_tqdm: bool = True,
     ) -> list[RequestOutput]:
-        """Answers in the order of the prompts. A list of numbers is one prompt."""
-        if isinstance(prompts, (str, dict)) or (prompts and isinstance(prompts[0], int)):
-            prompts = [prompts]  # type: ignore[list-item]
+        """Answers in the order of the prompts."""
+        prompts = _as_list(prompts)
         if not isinstance(sampling_params, Sequence):
             sampling_params = [sampling_params or SamplingParams()] * len(prompts)
         if len(prompts) != len(sampling_params):
@@ -59,3 +57,11 @@ class LLM:
         kwargs: dict[str, Any] | None = None,
     ) -> list[Any]:
         return self.llm_engine.collective_rpc(method, timeout, args, kwargs)
+
+
+def _as_list(prompts: PromptType | Sequence[PromptType]) -> list[PromptType]:
+    """One prompt or several; numbers alone are one."""
+    if isinstance(prompts, (str, dict)):
+        return [prompts]
+    numbers = [item for item in prompts if isinstance(item, int)]
+    return [numbers] if numbers else [item for item in prompts if not isinstance(item, int)]

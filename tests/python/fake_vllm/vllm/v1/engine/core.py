@@ -1,5 +1,6 @@
 """EngineCore: the scheduler, the executor, and the process around them (v1/engine/core.py)."""
 
+import contextlib
 import os
 import queue
 import signal
@@ -155,11 +156,9 @@ class EngineCoreProc(EngineCore):
             os.kill(os.getpid(), signal.SIGTERM)
 
     def _send(self, kind: str, payload: Any) -> None:
-        try:
+        # If the caller is gone nobody listens; as with a socket that isn't an error.
+        with contextlib.suppress(BrokenPipeError):
             self._outputs.send_bytes(encode([kind, payload]))
-        except BrokenPipeError:
-            # The caller is gone and nobody listens; as with a socket that isn't an error.
-            pass
 
     def run_busy_loop(self) -> None:
         while self._goes_on():
@@ -201,8 +200,9 @@ class EngineCoreProc(EngineCore):
         if self._state is not _ShutdownState.RUNNING:
             self._send("utility", (call_id, f"Call to {method} method failed: EngineCore is shutting down", None))
             return
+        result, failure = None, None
         try:
-            answer = (call_id, None, getattr(self, method)(*args))
+            result = getattr(self, method)(*args)
         except Exception as error:
-            answer = (call_id, f"Call to {method} method failed: {error}", None)
-        self._send("utility", answer)
+            failure = f"Call to {method} method failed: {error}"
+        self._send("utility", (call_id, failure, result))

@@ -5,11 +5,10 @@ Messages: `add [id, token ids, max tokens]`, `abort [ids]`, `utility [call id, m
 """
 
 import logging
-import multiprocessing.connection
 
 # Before the first `weakref.finalize`: at exit, last come is first served, and multiprocessing's own handler joins
 # EngineCore, which is no daemon and would never end.
-import multiprocessing.util
+import multiprocessing.util  # noqa: F401
 import threading
 import time
 import uuid
