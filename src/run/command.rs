@@ -90,7 +90,7 @@ fn not_found_hint(program: &OsStr) -> String {
 }
 
 /// The file that exec tried: the path itself, or the first of that name on the PATH.
-fn locate(program: &OsStr, cwd: Option<&Path>, path: Option<&OsStr>) -> Option<PathBuf> {
+pub(crate) fn locate(program: &OsStr, cwd: Option<&Path>, path: Option<&OsStr>) -> Option<PathBuf> {
     let base = cwd.unwrap_or(Path::new(""));
     if program.as_bytes().contains(&b'/') {
         return Some(base.join(program)).filter(|file| file.exists());
@@ -117,7 +117,7 @@ fn no_access(found: &Path) -> String {
             found.display()
         );
     }
-    match shebang(found) {
+    match shebang(found).first() {
         Some(interpreter) => format!(
             "`{0}` is not executable; `chmod +x {0}`, or start it as `{1} {0}`",
             found.display(),
@@ -128,7 +128,7 @@ fn no_access(found: &Path) -> String {
 }
 
 fn missing_interpreter(found: &Path) -> String {
-    match shebang(found) {
+    match shebang(found).first() {
         Some(interpreter) => format!(
             "its interpreter `{}`, named in the first line of `{}`, does not exist",
             interpreter.display(),
@@ -141,17 +141,20 @@ fn missing_interpreter(found: &Path) -> String {
     }
 }
 
-/// What the first line `#!…` names.
-fn shebang(file: &Path) -> Option<PathBuf> {
+/// The words of the first line `#!…`, the interpreter first; none without one.
+pub(crate) fn shebang(file: &Path) -> Vec<PathBuf> {
     const LONGEST: u64 = 256;
     let mut line = Vec::new();
-    BufReader::new(File::open(file).ok()?)
-        .take(LONGEST)
-        .read_until(b'\n', &mut line)
-        .ok()?;
-    let rest = line.strip_prefix(b"#!")?.trim_ascii();
-    let end = rest.iter().position(u8::is_ascii_whitespace).unwrap_or(rest.len());
-    Some(PathBuf::from(OsStr::from_bytes(&rest[..end]))).filter(|path| !path.as_os_str().is_empty())
+    if let Ok(file) = File::open(file) {
+        // What was read before an error is as good.
+        let _ = BufReader::new(file).take(LONGEST).read_until(b'\n', &mut line);
+    }
+    let words = line.strip_prefix(b"#!").unwrap_or_default();
+    words
+        .split(u8::is_ascii_whitespace)
+        .filter(|word| !word.is_empty())
+        .map(|word| PathBuf::from(OsStr::from_bytes(word)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -164,13 +167,14 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let file = temp.path().join("script");
         for (text, expected) in [
-            ("#!/usr/bin/env python3\n", Some("/usr/bin/env")),
-            ("#! /opt/py\n", Some("/opt/py")),
-            ("#!\n", None),
-            ("echo\n", None),
+            ("#!/usr/bin/env python3\n", &["/usr/bin/env", "python3"][..]),
+            ("#! /opt/py\n", &["/opt/py"]),
+            ("#!\n", &[]),
+            ("echo\n", &[]),
         ] {
             fs::write(&file, text).unwrap();
-            assert_eq!(shebang(&file), expected.map(PathBuf::from), "{text:?}");
+            let expected: Vec<PathBuf> = expected.iter().map(PathBuf::from).collect();
+            assert_eq!(shebang(&file), expected, "{text:?}");
         }
     }
 

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use super::flavors::{Flavor, KnownTo};
+use super::python::Python;
 use super::settings::{Settings, Trace};
 use crate::schema::env as variables;
 
@@ -69,9 +71,24 @@ impl Environment {
         }
     }
 
-    /// What the guest is told. Every variable is set or removed, so that no outer session's value leaks in.
-    pub fn tell_guest(&mut self, settings: &Settings, session: &Path, runtime: &Path) {
+    /// What the flavor takes for granted. What the user has set stays as it is.
+    pub fn set_defaults(&mut self, flavor: &Flavor, python: Option<&Python>, inherited: Inherited<'_>) {
+        for default in flavor.environment {
+            let known = match default.known_to {
+                KnownTo::Colonel => true,
+                KnownTo::Vllm => python.is_some_and(|python| python.vllm_variables.iter().any(|v| v == default.name)),
+            };
+            if known && inherited(default.name).is_none() {
+                self.set(default.name, default.value);
+            }
+        }
+    }
+
+    /// What the guest and the Python package are told. Every variable is set or removed, so that no outer session's
+    /// value leaks in.
+    pub fn tell_guest(&mut self, settings: &Settings, evaluator: &str, session: &Path, runtime: &Path) {
         self.set(variables::SESSION, session);
+        self.set(variables::EVALUATOR, evaluator);
         self.set(variables::RUNTIME, runtime);
         self.set(variables::GATE, settings.gate.name());
         self.set(variables::GATE_BY, settings.gate_by.name());

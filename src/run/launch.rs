@@ -1,5 +1,6 @@
 //! One run from the first check to the sealed session.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -13,17 +14,24 @@ use std::time::{Duration, Instant};
 use super::environment::{Environment, Inherited};
 use super::error::{exit_code, killed_by};
 use super::evaluators::{CuptiEvaluator, Evaluator, EvaluatorKind};
+use super::flavors::{EnvDefault, KnownTo};
 use super::gpus::gpus;
 use super::guest::program_folder;
 use super::progress::Progress;
+use super::python::{Python, Question, interpreter};
 use super::runtime::RuntimeFolder;
 use super::summary::{Summary, Surroundings};
 use super::{RunError, Settings, Signals, command, sim};
+use crate::schema::env as variables;
 use crate::schema::manifest::{Exit, PROCESSES_DIR, Problem, Process, ProcessState, Session as Manifest};
 use crate::session::{NewSession, Session, SessionError, SessionWriter, is_alive};
 
 /// How long processes that outlive the command may take to finish.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the command's python may take to say what it has.
+const PYTHON_PATIENCE: Duration = Duration::from_secs(5);
+const REGIONS_ARE_OFF: &str =
+    "`COLONEL_DISABLE_PROFILE_REGION=1` is set, so profile_region opened no window; unset it to record its regions";
 const POLL: Duration = Duration::from_millis(20);
 /// Where compaction makes its new tables.
 const UNFINISHED: &str = ".compacting";
@@ -69,18 +77,22 @@ impl Launch {
         let evaluator: Box<dyn Evaluator> = match settings.evaluator {
             EvaluatorKind::Cupti => Box::new(CuptiEvaluator::new(settings.replace_injection, inherited)?),
         };
-        let session =
-            SessionWriter::create(&settings.sessions, new_session(settings, evaluator.name())).map_err(|source| {
-                RunError::NoSession {
-                    dir: settings.sessions.shown().to_owned(),
-                    source,
-                }
-            })?;
+        let python = python_of(settings);
+        let new = new_session(settings, evaluator.name(), python.as_ref());
+        let mut session = SessionWriter::create(&settings.sessions, new).map_err(|source| RunError::NoSession {
+            dir: settings.sessions.shown().to_owned(),
+            source,
+        })?;
+        if inherited(variables::DISABLE_PROFILE_REGION).is_some_and(|value| value == "1") {
+            session.add_problem("profile_region_disabled", REGIONS_ARE_OFF);
+        }
+        let mut environment = Environment::default();
+        environment.set_defaults(settings.flavor, python.as_ref(), inherited);
         match start(
             settings,
             &*evaluator,
-            session.path(),
-            session.id(),
+            &session,
+            environment,
             inherited,
             &mut self.signals,
         ) {
@@ -149,7 +161,36 @@ impl Launch {
     }
 }
 
-fn new_session(settings: &Settings, evaluator: &str) -> NewSession {
+/// Asks the command's python for what the flavor wants to know.
+fn python_of(settings: &Settings) -> Option<Python> {
+    let flavor = settings.flavor;
+    if flavor.software.is_empty() {
+        return None;
+    }
+    let to_vllm = |default: &&EnvDefault| default.known_to == KnownTo::Vllm;
+    let variables: Vec<&str> = flavor
+        .environment
+        .iter()
+        .filter(to_vllm)
+        .map(|default| default.name)
+        .collect();
+    let question = Question {
+        packages: flavor.software,
+        vllm_variables: &variables,
+        patience: PYTHON_PATIENCE,
+    };
+    let cwd = settings.cwd.as_deref();
+    let python = interpreter(settings.command.first()?, cwd, env::var_os("PATH").as_deref())?;
+    question.ask(&python, cwd)
+}
+
+fn software(python: &Python) -> BTreeMap<String, String> {
+    let mut software = python.packages.clone();
+    software.insert("python".to_owned(), python.release.clone());
+    software
+}
+
+fn new_session(settings: &Settings, evaluator: &str, python: Option<&Python>) -> NewSession {
     let cwd = env::current_dir().unwrap_or_default();
     let cwd = settings.cwd.as_ref().map_or(cwd.clone(), |folder| cwd.join(folder));
     NewSession {
@@ -165,20 +206,20 @@ fn new_session(settings: &Settings, evaluator: &str) -> NewSession {
         gate: settings.gate.name().to_owned(),
         trace: settings.trace.iter().map(|trace| trace.name().to_owned()).collect(),
         simulated: settings.sim,
+        software: python.map(software).unwrap_or_default(),
     }
 }
 
 fn start(
     settings: &Settings,
     evaluator: &dyn Evaluator,
-    session: &Path,
-    id: &str,
+    session: &SessionWriter,
+    mut environment: Environment,
     inherited: Inherited<'_>,
     signals: &mut Signals,
 ) -> Result<(Child, RuntimeFolder), RunError> {
-    let runtime = RuntimeFolder::create(id)?;
-    let mut environment = Environment::default();
-    environment.tell_guest(settings, session, runtime.path());
+    let runtime = RuntimeFolder::create(session.id())?;
+    environment.tell_guest(settings, evaluator.name(), session.path(), runtime.path());
     evaluator.environment(settings, &runtime, inherited, &mut environment)?;
     if settings.sim {
         let folder = program_folder()?;

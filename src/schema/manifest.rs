@@ -19,7 +19,7 @@ pub struct Format {
 }
 
 /// What this build writes.
-pub const FORMAT: Format = Format { major: 1, minor: 0 };
+pub const FORMAT: Format = Format { major: 1, minor: 1 };
 
 /// Name of the session's own file.
 pub const SESSION_FILE: &str = "session.json";
@@ -64,6 +64,10 @@ pub struct Session {
     /// Ran under gpu-sim.
     #[serde(default)]
     pub simulated: bool,
+    /// Versions of what the command's python will import, such as `vllm` and `torch`, and its own, `python`; empty
+    /// where they were not asked for or not found.
+    #[serde(default)]
+    pub software: BTreeMap<String, String>,
     /// The machine.
     #[serde(default)]
     pub host: Host,

@@ -1,5 +1,6 @@
 //! The launcher's hold on a session: makes the folder, writes `session.json`, seals, compacts.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -31,6 +32,8 @@ pub struct NewSession {
     pub trace: Vec<String>,
     /// Runs under gpu-sim.
     pub simulated: bool,
+    /// Versions of what the command's python will import, and its own.
+    pub software: BTreeMap<String, String>,
 }
 
 /// A session that this process makes. Dropping it leaves the folder as it is.
@@ -155,6 +158,7 @@ fn first_manifest(id: String, new: NewSession) -> Manifest {
         gate: new.gate,
         trace: new.trace,
         simulated: new.simulated,
+        software: new.software,
         host: this_host(),
         launcher: own_id(),
         exit: None,

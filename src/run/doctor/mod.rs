@@ -19,8 +19,9 @@ pub use cupti::CuptiFile;
 pub use gpu::{Driver, Gpu, GpuFacts};
 pub use permissions::Permissions;
 pub use places::Places;
-pub use tools::{Python, Tool};
+pub use tools::Tool;
 
+use super::python::Python;
 use crate::session::SessionsDir;
 
 /// Version of the JSON.

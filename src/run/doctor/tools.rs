@@ -1,13 +1,15 @@
 //! NVIDIA's profilers, and the `python3` on the PATH with its packages.
 
-use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+
+use super::super::probe::output_of;
+use super::super::python::{Python, Question};
 
 /// What hangs longer is told as if it were not there.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -35,17 +37,6 @@ pub struct Tool {
     pub on_path: bool,
 }
 
-/// The `python3` on the PATH.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Python {
-    /// Its file.
-    pub path: String,
-    /// Its version.
-    pub release: String,
-    /// Versions of the packages that matter here.
-    pub packages: BTreeMap<String, String>,
-}
-
 /// Finds nsys and ncu.
 pub(super) fn profilers() -> Vec<Tool> {
     ["nsys", "ncu"].into_iter().map(profiler).collect()
@@ -55,7 +46,7 @@ fn profiler(name: &'static str) -> Tool {
     let on_path = on_path(name);
     let path = on_path.clone().or_else(|| installed(name, &FOLDERS));
     let release = path.as_deref().and_then(|path| {
-        let said = output_of(Command::new(path).arg("--version"))?;
+        let said = output_of(Command::new(path).arg("--version"), PATIENCE)?;
         said.lines()
             .flat_map(str::split_ascii_whitespace)
             .find(|word| is_release(word))
@@ -109,52 +100,21 @@ fn expand(pattern: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Asks the `python3` on the PATH, without importing the packages: that would take seconds and could start CUDA.
+/// Asks the `python3` on the PATH.
 pub(super) fn python() -> Option<Python> {
-    const ASK: &str = r#"
-import importlib.metadata as metadata, json, platform, sys
-packages = {}
-for name in ("vllm", "torch", "nvidia-cuda-cupti", "nvidia-cuda-cupti-cu12", "nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12"):
-    try:
-        packages[name] = metadata.version(name)
-    except metadata.PackageNotFoundError:
-        pass
-print(json.dumps({"path": sys.executable, "release": platform.python_version(), "packages": packages}))
-"#;
-    let said = output_of(Command::new("python3").args(["-c", ASK]))?;
-    serde_json::from_str(said.lines().last()?).ok()
-}
-
-/// What a command prints; `None` where it is missing, fails, or hangs.
-fn output_of(command: &mut Command) -> Option<String> {
-    output_within(command, PATIENCE)
-}
-
-fn output_within(command: &mut Command, patience: Duration) -> Option<String> {
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .ok()?;
-    let deadline = Instant::now() + patience;
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) => {
-                // What is asked for fits a pipe, so that a child never waits for its reader.
-                let output = child.wait_with_output().ok()?;
-                return status
-                    .success()
-                    .then(|| String::from_utf8_lossy(&output.stdout).into_owned());
-            }
-            Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
-            _ => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return None;
-            }
-        }
-    }
+    let question = Question {
+        packages: &[
+            "vllm",
+            "torch",
+            "nvidia-cuda-cupti",
+            "nvidia-cuda-cupti-cu12",
+            "nvidia-cuda-runtime",
+            "nvidia-cuda-runtime-cu12",
+        ],
+        vllm_variables: &[],
+        patience: PATIENCE,
+    };
+    question.ask("python3".as_ref(), None)
 }
 
 #[cfg(test)]
@@ -183,20 +143,5 @@ mod tests {
         for word in ["2012-2025", "(build", "version", "20"] {
             assert!(!is_release(word), "{word}");
         }
-    }
-
-    #[test]
-    fn a_command_that_hangs_or_fails_says_nothing() {
-        let started = Instant::now();
-        assert_eq!(
-            output_within(Command::new("sleep").arg("60"), Duration::from_millis(100)),
-            None
-        );
-        assert!(started.elapsed() < Duration::from_secs(10));
-        assert_eq!(output_of(Command::new("sh").args(["-c", "echo x; exit 1"])), None);
-        assert_eq!(
-            output_of(Command::new("sh").args(["-c", "echo x"])).as_deref(),
-            Some("x\n")
-        );
     }
 }

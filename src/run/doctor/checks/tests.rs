@@ -75,6 +75,7 @@ fn facts() -> Facts {
                 ("torch".to_owned(), "2.14.0".to_owned()),
                 ("vllm".to_owned(), "0.33.0".to_owned()),
             ]),
+            vllm_variables: Vec::new(),
         }),
         injection: None,
     }
