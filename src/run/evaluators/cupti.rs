@@ -6,10 +6,11 @@ use super::super::RunError;
 use super::super::environment::{CUDA_INJECTION, Environment, Inherited, LD_PRELOAD};
 use super::super::guest::find_guest;
 use super::super::runtime::RuntimeFolder;
-use super::super::settings::{Gate, Settings};
+use super::super::settings::Settings;
 use super::Evaluator;
+use super::no_kernels::why_no_kernels;
 use crate::schema::env as variables;
-use crate::schema::manifest::{Process, ProcessState, Session as Manifest};
+use crate::schema::manifest::Session as Manifest;
 
 /// Records with `libcolonel_guest.so`.
 #[derive(Debug)]
@@ -61,52 +62,7 @@ impl Evaluator for CuptiEvaluator {
     }
 
     fn why_no_kernels(&self, manifest: &Manifest) -> Option<String> {
-        if manifest.processes.is_empty() {
-            return Some("no process of this command initialised CUDA".to_owned());
-        }
-        if let Some(off) = manifest
-            .processes
-            .iter()
-            .find(|process| process.state == ProcessState::Off)
-        {
-            let message = off
-                .problems
-                .last()
-                .map_or("it does not say why", |problem| problem.message.as_str());
-            return Some(format!("pid {} could not be recorded: {message}", off.pid));
-        }
-        if manifest.losses.iter().any(|loss| loss.kind == "kernels") {
-            return Some("every kernel that was recorded is lost".to_owned());
-        }
-        if !manifest.processes.iter().all(|process| process.windows.is_empty()) {
-            return Some("nothing was launched on a GPU while a window was open".to_owned());
-        }
-        Some(why_no_window(&manifest.gate, &manifest.processes))
-    }
-}
-
-fn why_no_window(gate: &str, processes: &[Process]) -> String {
-    let who = match processes {
-        [one] => format!("pid {} initialised CUDA, but", one.pid),
-        several => format!("{} processes initialised CUDA, but", several.len()),
-    };
-    let by_callback = processes
-        .iter()
-        .any(|process| process.gate_by.as_deref() == Some("callback"));
-    if gate == Gate::Profiler.name() {
-        let mut text = format!(
-            "{who} no window opened: cudaProfilerStart was not called\n\
-             call torch.cuda.profiler.start() and stop() around what is to be recorded, or take `--gate process`"
-        );
-        if !by_callback {
-            text +=
-                "\na program that calls it through ctypes, cuda-python or a static cudart needs `--gate-by callback`";
-        }
-        text
-    } else if gate == Gate::Manual.name() {
-        format!("{who} no window opened: open one with `colonel start` while the command runs")
-    } else {
-        format!("{who} ended before the window opened: take a shorter `--after`")
+        Some(why_no_kernels(manifest))
     }
 }
 

@@ -2,6 +2,7 @@
 //! launching, waiting and sealing are the same for all.
 
 mod cupti;
+mod no_kernels;
 
 use super::RunError;
 use super::environment::{Environment, Inherited};

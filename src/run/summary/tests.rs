@@ -59,6 +59,7 @@ fn manifest(processes: Vec<Process>, kernels: u64) -> Manifest {
         gate: "profiler".to_owned(),
         trace: Vec::new(),
         simulated: false,
+        software: BTreeMap::new(),
         host: Default::default(),
         launcher: None,
         exit: Some(Exit {
@@ -146,21 +147,28 @@ fn several_processes_and_a_folder_of_ones_own() {
 
 #[test]
 fn no_process_used_cuda() {
-    insta::assert_snapshot!(summary(&manifest(Vec::new(), 0)).render(""), @r"colonel: session 5e27fc0e  no kernels: no process of this command initialised CUDA");
+    let mut manifest = manifest(Vec::new(), 0);
+    manifest.flavor = "generic".to_owned();
+    insta::assert_snapshot!(summary(&manifest).render(""), @r"colonel: session 5e27fc0e  no kernels: no process of this command initialised CUDA");
 }
 
 #[test]
 fn the_profiler_gate_never_opened() {
     let mut armed = process(4711);
     (armed.windows, armed.attached_ns) = (Vec::new(), None);
-    insta::assert_snapshot!(summary(&manifest(vec![armed.clone()], 0)).render(""), @r"
-    colonel: session 5e27fc0e  no kernels: pid 4711 initialised CUDA, but no window opened: cudaProfilerStart was not called
+    let generic = |process: Process| {
+        let mut manifest = manifest(vec![process], 0);
+        manifest.flavor = "generic".to_owned();
+        summary(&manifest).render("")
+    };
+    insta::assert_snapshot!(generic(armed.clone()), @r"
+    colonel: session 5e27fc0e  no kernels: VLLM::EngineCore (pid 4711) initialised CUDA, but no window opened: cudaProfilerStart was not called
              call torch.cuda.profiler.start() and stop() around what is to be recorded, or take `--gate process`
              a program that calls it through ctypes, cuda-python or a static cudart needs `--gate-by callback`
     ");
 
     armed.gate_by = Some("callback".to_owned());
-    let by_callback = summary(&manifest(vec![armed], 0)).render("");
+    let by_callback = generic(armed);
     assert!(
         !by_callback.contains("--gate-by"),
         "it is by callback already: {by_callback}"
