@@ -17,7 +17,6 @@ pub(crate) struct Identity {
     pub(crate) start_ticks: u64,
     ppid: u32,
     exe: String,
-    command: Vec<String>,
     started_ns: i64,
 }
 
@@ -26,7 +25,6 @@ impl Identity {
     pub(crate) fn of_this_process() -> Identity {
         let stat = fs::read("/proc/self/stat").unwrap_or_default();
         let (ppid, start_ticks) = parse_stat(&stat).unwrap_or((0, 0));
-        let command = fs::read("/proc/self/cmdline").unwrap_or_default();
         Identity {
             pid: std::process::id(),
             start_ticks,
@@ -34,11 +32,6 @@ impl Identity {
             exe: fs::read_link("/proc/self/exe")
                 .map(|path| path.display().to_string())
                 .unwrap_or_default(),
-            command: command
-                .split(|byte| *byte == 0)
-                .filter(|word| !word.is_empty())
-                .map(|word| String::from_utf8_lossy(word).into_owned())
-                .collect(),
             started_ns: crate::inject::threads::now_ns(),
         }
     }
@@ -59,6 +52,14 @@ impl Identity {
             .join(PROCESSES_DIR)
             .join(format!("{}.progress", self.folder_name()))
     }
+}
+
+/// The command line, read anew for each file: a vLLM worker is `VLLM::Worker` when it initialises CUDA, and
+/// `VLLM::Worker_TP0` once it knows its rank. What setproctitle leaves of a longer one is zeroed.
+fn command_line() -> Vec<String> {
+    let command = fs::read("/proc/self/cmdline").unwrap_or_default();
+    let words = command.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+    words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
 /// Parent and start time of /proc/PID/stat; the name in parentheses may hold anything.
@@ -88,7 +89,7 @@ pub(crate) fn write(guest: &Guest, control: Option<&Path>, ended_ns: Option<i64>
         start_ticks: identity.start_ticks,
         ppid: identity.ppid,
         exe: identity.exe.clone(),
-        command: identity.command.clone(),
+        command: command_line(),
         started_ns: identity.started_ns,
         ended_ns,
         state: guest.gate.state(),
