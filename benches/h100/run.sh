@@ -49,35 +49,7 @@ if [ "$stage" = probe ]; then
         -Xlinker "$lib" -Xlinker "$rpath" -ldl -lpthread || exit 1
 fi
 
-"$python" - "$build/environment.json" "$stage" "$lib" "$root" <<'PY'
-import ctypes, json, os, platform, subprocess, sys, time
-path, stage, lib, root = sys.argv[1:]
-def shell(*command):
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=30).stdout.strip()
-    except OSError as problem:
-        return str(problem)
-version = ctypes.c_uint32()
-ctypes.CDLL(lib).cuptiGetVersion(ctypes.byref(version))
-from importlib.metadata import version as package, PackageNotFoundError
-def installed(name):
-    try:
-        return package(name)
-    except PackageNotFoundError:
-        return None
-facts = {
-    "stage": stage, "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    "command": f"bash benches/h100/run.sh {stage}",
-    "gpu": shell("nvidia-smi", "--query-gpu=name,driver_version,memory.total,clocks.sm,clocks.max.sm", "--format=csv,noheader"),
-    "kernel": platform.release(), "cpus": os.cpu_count(),
-    "cpu": next((l.split(":", 1)[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), "?"),
-    "libcupti": lib.split("site-packages/")[-1], "cupti_api_version": version.value,
-    "python": platform.python_version(), "nvcc": shell("nvcc", "--version").splitlines()[-2:],
-    "packages": {n: installed(n) for n in ("torch", "triton", "nvidia-cuda-cupti", "nvidia-cuda-runtime", "cupy-cuda13x", "jax", "pyarrow")},
-}
-json.dump(facts, open(path, "w"), indent=1)
-print(json.dumps(facts))
-PY
+"$python" "$here/environment.py" "$build/environment.json" "$stage" "$lib" "bash benches/h100/run.sh $stage" || exit 1
 
 case $stage in
 probe) "$python" "$here/probe.py" "$build" "$out" ;;
