@@ -15,7 +15,8 @@ demo: build
 build:
 	$(CARGO) build --release --workspace
 
-# Everything: lint, Rust (unit, integration under gpu-sim, layouts against NVIDIA's wheels), Python over sessions.
+# Everything: lint, Rust (unit, integration under gpu-sim, layouts against NVIDIA's wheels), Python (sessions, regions on
+# a fake vLLM, the installed wheel).
 test: lint wheels
 	$(CARGO) build --workspace
 	$(CARGO) test --workspace --no-fail-fast
@@ -28,6 +29,7 @@ lint: python
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 
 # Records a second and core, bytes a kernel.
 bench:
