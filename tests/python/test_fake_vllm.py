@@ -1,103 +1,14 @@
-"""The fake vLLM under `colonel run --sim`: its own counts are the session's; it starts, refuses and ends as vLLM does.
-
-COLONEL_BIN names the program; the stand-ins of gpu-sim lie beside it.
-"""
+"""The fake vLLM under `colonel run --sim`: its counts are the session's, it starts, refuses and ends as vLLM."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import textwrap
 import time
-from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pyarrow.dataset as ds
 import pytest
+from fake_vllm.harness import SEALED, SEALED_CLOSED, SPAWN, Runner
 
-ROOT = Path(__file__).resolve().parents[2]
 LAYERS = 4
-# Until all records are on disk: of a window that is open, and of one that was closed a moment ago. A forked EngineCore
-# ends by `os._exit`, which takes along what isn't.
-SEALED = "time.sleep(2.5)"
-SEALED_CLOSED = "time.sleep(0.7)"
-SPAWN = {"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
-
-PRELUDE = """
-import json, os, signal, threading, time
-from vllm import LLM, SamplingParams, TokensPrompt
-
-def tell(**values):
-    print(json.dumps({"parent": os.getpid()} | values), flush=True)
-
-def engine_processes(llm):
-    return llm.llm_engine.engine_core.resources.engine_manager.processes
-
-def generate(llm, prompts=1, max_tokens=8):
-    tokens = [TokensPrompt(prompt_token_ids=[1, 2, 3, number]) for number in range(prompts)]
-    return llm.generate(tokens, SamplingParams(max_tokens=max_tokens, ignore_eos=True), use_tqdm=False)
-
-def error_of(function, *args, **kwargs):
-    try:
-        function(*args, **kwargs)
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-
-if __name__ == "__main__":
-"""
-
-
-@dataclass
-class Run:
-    """What a script told and what colonel recorded."""
-
-    told: dict[str, Any]
-    summary: dict[str, Any]
-    stderr: str
-
-    @property
-    def pids(self) -> set[int]:
-        return {process["pid"] for process in self.summary["processes"]}
-
-    def kernels(self) -> Counter[str]:
-        table = ds.dataset(Path(self.summary["path"]) / "kernels", format="parquet").to_table(columns=["short_name"])
-        return Counter(table["short_name"].to_pylist())
-
-    def kernels_by_pid(self) -> dict[int, int]:
-        table = ds.dataset(Path(self.summary["path"]) / "kernels", format="parquet").to_table(columns=["pid"])
-        return dict(Counter(table["pid"].to_pylist()))
-
-
-class Runner:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __call__(
-        self, body: str, *options: str, env: dict[str, str] | None = None, code: int = 0, prelude: str = PRELUDE
-    ) -> Run:
-        """Runs the script `body` under `colonel run --sim`, by default with gate `process`."""
-        script, summary = self.folder / "script.py", self.folder / "run.json"
-        script.write_text(prelude + textwrap.indent(textwrap.dedent(body), "    "))
-        paths = [str(ROOT / "tests/python/fake_vllm"), str(self.folder)]
-        program = os.environ.get("COLONEL_BIN", str(ROOT / "target/debug/colonel"))
-        command = [program, "run", "--sim", "--sessions-dir", str(self.folder / "sessions"), "--json", str(summary)]
-        command += options or ("--gate", "process")
-        done = subprocess.run(
-            [*command, "--", sys.executable, str(script)],
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "COLONEL_SIM_DEVICES": "2"} | (env or {}),
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert done.returncode == code, done.stderr
-        lines = done.stdout.splitlines()
-        told = json.loads(lines[-1]) if lines else {}
-        return Run(told, json.loads(summary.read_text()), done.stderr)
 
 
 @pytest.fixture
@@ -120,7 +31,7 @@ def test_engine_core_launches_what_the_session_has_and_the_parent_nothing(run: R
     assert ran.told["tokens"] == [8] * 4
     assert ran.pids == {ran.told["engine"]}
     assert ran.told["parent"] not in ran.pids
-    assert sum(ran.kernels().values()) == ran.told["launched"][0] > 0
+    assert ran.kernels.count_rows() == ran.told["launched"][0] > 0
     # The state tells the ends apart: `os._exit` runs no handlers, `sys.exit` does.
     assert ran.summary["processes"][0]["state"] == ("ended" if env else "capturing")
 
@@ -136,7 +47,7 @@ def test_without_multiprocessing_the_engine_is_the_program_itself(run: Runner) -
         env={"VLLM_ENABLE_V1_MULTIPROCESSING": "0"},
     )
     assert ran.pids == {ran.told["parent"]}
-    assert sum(ran.kernels().values()) == ran.told["launched"][0]
+    assert ran.kernels.count_rows() == ran.told["launched"][0]
 
 
 @pytest.mark.parametrize("env", [{}, SPAWN], ids=["fork", "spawn"])
@@ -152,8 +63,8 @@ def test_tensor_parallel_workers_lie_under_an_engine_core_without_cuda(run: Runn
     )
     assert len(ran.pids) == 2
     assert ran.pids.isdisjoint({ran.told["parent"], ran.told["engine"]})
-    assert sorted(ran.kernels_by_pid().values()) == sorted(ran.told["launched"])
-    assert ran.kernels()["cross_device_reduce_1stage"] == 2 * 2 * LAYERS * 8
+    assert sorted(ran.count_by("pid").values()) == sorted(ran.told["launched"])
+    assert ran.count_by("short_name")["cross_device_reduce_1stage"] == 2 * 2 * LAYERS * 8
 
 
 @pytest.mark.parametrize("eager", [False, True])
@@ -171,14 +82,14 @@ def test_each_step_runs_each_layer_once(run: Runner, eager: bool, v2: str) -> No
     )
     # A prefill and seven decode steps; before them one warm-up for each graph.
     passes = 8 + (0 if eager else len(sizes))
-    kernels = ran.kernels()
+    kernels = ran.count_by("short_name")
     for name in ["reshape_and_cache_flash_kernel", "flash_fwd_splitkv_kernel", "act_and_mul_kernel"]:
         assert kernels[name] == LAYERS * passes, name
     assert kernels["fused_add_rms_norm_kernel"] == 2 * LAYERS * passes
     assert kernels["nvjet_sm90_tst_384x8_64x4_2x1_v_bz_TNT"] == 8
     assert kernels["_gumbel_sample_kernel"] == (8 if v2 == "1" else 0)
-    in_graphs = ds.dataset(Path(ran.summary["path"]) / "kernels", format="parquet").filter(ds.field("graph_id") > 0)
-    assert in_graphs.count_rows() == (0 if eager else 7 * (11 * LAYERS + 2))
+    in_graphs = sum(count for graph, count in ran.count_by("graph_id").items() if graph)
+    assert in_graphs == (0 if eager else 7 * (11 * LAYERS + 2))
 
 
 @pytest.mark.parametrize("env", [{}, SPAWN], ids=["fork", "spawn"])
@@ -205,7 +116,7 @@ def test_profiling_opens_and_closes_windows(run: Runner, env: dict[str, str]) ->
     )
     assert ran.summary["windows"] == 2
     assert ran.summary["lost"] == 0
-    assert sum(ran.kernels().values()) == sum(ran.told["in_windows"]) > 0
+    assert ran.kernels.count_rows() == sum(ran.told["in_windows"]) > 0
 
 
 def test_delay_and_limit_count_steps(run: Runner) -> None:
@@ -226,7 +137,7 @@ def test_delay_and_limit_count_steps(run: Runner) -> None:
     )
     # Steps 2 to 4, and the second start is ignored: as in vLLM 0.26.0, the limit leaves the profiler active.
     assert ran.summary["windows"] == 1
-    assert ran.kernels()["_gumbel_sample_kernel"] == 3
+    assert ran.count_by("short_name")["_gumbel_sample_kernel"] == 3
 
 
 def test_a_profiler_must_be_configured(run: Runner) -> None:
@@ -319,11 +230,11 @@ def test_async_requests_run_together(run: Runner) -> None:
     )
     assert ran.told["tokens"] == [20] * 8
     assert ran.told["code"] == 0
-    assert ran.kernels_by_pid().keys() == {ran.told["engine"]}
+    assert ran.count_by("pid").keys() == {ran.told["engine"]}
     # The request that was left runs on for some steps until its abortion arrives, perhaps after the stop.
-    assert 0 < sum(ran.kernels().values()) <= ran.told["launched"]
+    assert 0 < ran.kernels.count_rows() <= ran.told["launched"]
     # Together: far fewer steps than 9 requests of 20 tokens have one after the other.
-    assert ran.kernels()["_gumbel_sample_kernel"] < 9 * 20
+    assert ran.count_by("short_name")["_gumbel_sample_kernel"] < 9 * 20
 
 
 @pytest.mark.parametrize("env", [{}, SPAWN], ids=["fork", "spawn"])
@@ -350,7 +261,7 @@ def test_sigterm_ends_a_running_engine_in_order(run: Runner, env: dict[str, str]
     )
     assert ran.told["code"] == 0
     assert ran.told["error"].startswith("EngineDeadError")
-    assert sum(ran.kernels().values()) == ran.told["launched"] > 0
+    assert ran.kernels.count_rows() == ran.told["launched"] > 0
 
 
 def test_sigterm_kills_an_engine_that_starts(run: Runner, tmp_path: Path) -> None:
@@ -377,7 +288,7 @@ def test_an_engine_that_does_not_end_is_killed(run: Runner, tmp_path: Path) -> N
         """
     )
     assert ran.told["code"] == -9
-    assert sum(ran.kernels().values()) == ran.told["launched"]
+    assert ran.kernels.count_rows() == ran.told["launched"]
 
 
 def test_an_engine_ends_with_its_llm(run: Runner) -> None:
