@@ -153,10 +153,15 @@ def only_session(sessions: Path) -> Session:
     return session
 
 
+def torch_name(mangled: str) -> str:
+    """As torch's trace shows it: libstdc++ demangles it, unless it is very long."""
+    return mangled if len(mangled) > 1024 else common.demangle(mangled)
+
+
 def window_kernels(session: Session) -> dict[tuple[int, int], collections.Counter]:
-    """Kernels by name, of each window of each process; names as libstdc++ demangles them, which is what torch shows."""
+    """Kernels by name, of each window of each process."""
     frame = session.table("kernels", ["pid", "window", "mangled_name"])
-    demangled = {name: common.demangle(name) for name in frame["mangled_name"].unique()}
+    demangled = {name: torch_name(name) for name in frame["mangled_name"].unique()}
     found: dict[tuple[int, int], collections.Counter] = {}
     for (pid, window), part in frame.groupby(["pid", "window"]):
         counts = part["mangled_name"].map(demangled).value_counts()
@@ -168,7 +173,7 @@ def window_shapes(session: Session) -> collections.Counter:
     """All kernels by name, grid and block."""
     shape = ["grid_x", "grid_y", "grid_z", "block_x", "block_y", "block_z"]
     frame = session.table("kernels", ["mangled_name", *shape])
-    demangled = {name: common.demangle(name) for name in frame["mangled_name"].unique()}
+    demangled = {name: torch_name(name) for name in frame["mangled_name"].unique()}
     names = frame["mangled_name"].map(demangled)
     columns = [[int(value) for value in frame[column]] for column in shape]
     return collections.Counter(zip(names, *columns, strict=True))

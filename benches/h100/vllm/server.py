@@ -12,6 +12,16 @@ from pathlib import Path
 
 from rig import BESIDE, Rig, common
 
+# As demos/vllm/common.py sets them for --dummy.
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_HOST_IP": "127.0.0.1",
+    "GLOO_SOCKET_IFNAME": "lo",
+    "NCCL_SOCKET_IFNAME": "lo",
+    "VLLM_USE_FLASHINFER_SAMPLER": "0",
+}
+
 
 def free_port() -> int:
     with socket.socket() as listener:
@@ -35,8 +45,7 @@ class Server:
             *("--host", "127.0.0.1", "--port", str(self.port), "--profiler-config.profiler=cuda"),
         ]
         self.command, self.sessions = rig.recorded([sys.executable, *served])
-        environment = rig.environment(runner, "spawn") | {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
-        environment |= {"VLLM_HOST_IP": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "VLLM_USE_FLASHINFER_SAMPLER": "0"}
+        environment = rig.environment(runner, "spawn") | OFFLINE
         with log.open("wb") as file:
             self.process = subprocess.Popen(
                 self.command, stdout=file, stderr=subprocess.STDOUT, env=common.merged(environment)

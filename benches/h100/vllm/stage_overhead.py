@@ -27,8 +27,9 @@ from common import Served
 from intervals import ratio
 from rig import EAGER, SIM, Rig
 
-TORCH_EVERY = 6
+TORCH_EVERY = 10
 SET_SECONDS = 10 if SIM else 75
+FINISH_SECONDS = 5 if SIM else 20
 HOW = {
     "unprofiled": "plain",
     "unprofiled_b": "plain",
@@ -189,7 +190,7 @@ def main() -> None:
     clocks = [gpu_state()]
     draw = random.Random(20261124)
     besides = 0.0  # what a set takes besides taking turns
-    while not outcomes or rig.results.left() > besides + SET_SECONDS / 3:
+    while not outcomes or rig.results.left() > besides + FINISH_SECONDS + SET_SECONDS / 3:
         begin = time.monotonic()
         scratch = rig.scratch / f"set_{len(sets) + 1}"
         scratch.mkdir()
@@ -198,8 +199,7 @@ def main() -> None:
         try:
             with Engines(rig, runner, mode, names, scratch) as engines:
                 ready = time.monotonic() - begin
-                # Ending takes a while, too.
-                seconds = min(SET_SECONDS, rig.results.left() - max(20.0, besides - ready))
+                seconds = min(SET_SECONDS, rig.results.left() - FINISH_SECONDS)
                 blocks = take_turns(engines, turns, time.monotonic() + seconds, draw)
                 outcome = engines.finish() | {"seconds_to_start": round(ready, 1)}
         except (OSError, RuntimeError, ValueError, KeyError) as problem:
