@@ -15,3 +15,4 @@ mod layouts;
 mod losses;
 mod run;
 mod session;
+mod titles;

@@ -7,6 +7,7 @@ mod docs;
 mod doctor;
 mod environment;
 mod exit_codes;
+mod flavor;
 mod session;
 mod signals;
 mod support;
