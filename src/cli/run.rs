@@ -28,7 +28,8 @@ pub struct Args {
     /// Name for the session
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Kind of workload, a set of defaults: `generic`, or `vllm` (gate `profiler`)
+    /// Kind of workload, a set of defaults: `generic`, or `vllm` (gate `profiler`, and what vLLM needs in its
+    /// environment)
     #[arg(long, value_name = "FLAVOR", default_value = "generic", value_parser = parse_flavor)]
     flavor: &'static Flavor,
     /// What opens a window: `process` (its whole life), `profiler` (cudaProfilerStart and Stop), or `manual`

@@ -100,8 +100,7 @@ const VLLM: Flavor = Flavor {
                   from outside:    `colonel start` and `colonel stop` while it runs\n\
                   its whole life:  `colonel run --flavor vllm --gate process`",
     where_cuda_is: "did vLLM find a GPU? `colonel doctor` says what is here\n\
-                    an engine in another container, or of a Ray cluster that runs already, is no part of this command: \
-                    run colonel where it starts",
+                    is its engine in another container, or of a Ray cluster that runs already? run colonel there",
 };
 
 impl Flavor {

@@ -152,7 +152,7 @@ mod tests {
         insta::assert_snapshot!(why("vllm", "profiler", 1, &[]), @r"
         no process of this command initialised CUDA, and the command ended with exit code 1
         did vLLM find a GPU? `colonel doctor` says what is here
-        an engine in another container, or of a Ray cluster that runs already, is no part of this command: run colonel where it starts
+        is its engine in another container, or of a Ray cluster that runs already? run colonel there
         ");
         assert_eq!(
             why("generic", "process", 0, &[]),
