@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
 
-use colonel::schema::manifest::SESSION_FILE;
+use colonel::schema::manifest::{FORMAT, SESSION_FILE};
 use colonel::session::synthetic::SyntheticGuest;
 use colonel::session::{Life, Session, SessionError};
 
@@ -186,8 +186,24 @@ fn a_newer_minor_opens() {
     seal(&mut writer);
     let file = writer.path().join(SESSION_FILE);
     let text = fs::read_to_string(&file).unwrap();
-    fs::write(&file, text.replace("\"minor\": 0", "\"minor\": 9, \"added\": true")).unwrap();
+    let ours = format!("\"minor\": {}", FORMAT.minor);
+    fs::write(&file, text.replace(&ours, "\"minor\": 9, \"added\": true")).unwrap();
     assert_eq!(fixture.open(writer.id()).unwrap().manifest().format.minor, 9);
+}
+
+#[test]
+fn an_older_minor_opens() {
+    let fixture = Fixture::new();
+    let mut writer = fixture.writer();
+    seal(&mut writer);
+    let file = writer.path().join(SESSION_FILE);
+    let mut older: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    older["format"]["minor"] = 0.into();
+    older.as_object_mut().unwrap().remove("software").unwrap();
+    fs::write(&file, older.to_string()).unwrap();
+    let session = fixture.open(writer.id()).unwrap();
+    assert_eq!(session.manifest().format.minor, 0);
+    assert!(session.manifest().software.is_empty());
 }
 
 #[test]
