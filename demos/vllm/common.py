@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import importlib.util
 import os
@@ -13,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import colonel
     import pyarrow as pa
+    from colonel.profiling.vllm.region import ProfileRegion
     from vllm import LLM
 
 MODELS = Path(__file__).resolve().parent / "models"
@@ -51,12 +52,13 @@ class Options(argparse.Namespace):
     kv_cache_memory_bytes: int | None
 
 
-def parser(description: str, *, num_prompts: int = 4, max_tokens: int = 64) -> argparse.ArgumentParser:
-    """Arguments of a demo; one that has more adds them."""
+def parser(description: str, *, num_prompts: int | None = 4, max_tokens: int = 64) -> argparse.ArgumentParser:
+    """Arguments of a demo; one that has more adds them, one that sets the number of prompts itself passes None."""
     result = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     result.add_argument("--model", default=DEFAULT_MODEL, help="a name on the Hugging Face hub, or a folder")
     result.add_argument("--dummy", action="store_true", help="random weights in the model's shape: no download")
-    result.add_argument("--num-prompts", type=positive, default=num_prompts, help="requests at once")
+    if num_prompts is not None:
+        result.add_argument("--num-prompts", type=positive, default=num_prompts, help="requests at once")
     result.add_argument("--max-tokens", type=positive, default=max_tokens, help="new tokens a request")
     result.add_argument("--eager", action="store_true", help="neither torch.compile nor CUDA graphs")
     result.add_argument("--max-model-len", type=positive, default=2048, help="longest prompt and answer, in tokens")
@@ -191,19 +193,27 @@ def generate(llm: LLM, wanted: Sequence[Any], sampling_params: Any) -> Generated
     return Generated(outputs, time.perf_counter() - begin)
 
 
-def kernels(session: colonel.Session | None, region: Any, columns: list[str]) -> pa.Table | None:
-    """The kernels of a region, of all its workers; None where nothing was recorded."""
-    if session is None or not region.active:
-        print("nothing was recorded (COLONEL_DISABLE_PROFILE_REGION=1), so there is no table of kernels")
-        return None
-    try:
+@functools.cache
+def say_once(text: str) -> None:
+    print(text)
+
+
+def kernels(region: ProfileRegion, columns: list[str]) -> pa.Table | None:
+    """The kernels of a region, of all its workers; None, and why, where there are none to show."""
+    if not region.active:
+        say_once("nothing was recorded (COLONEL_DISABLE_PROFILE_REGION=1), so there is no table of kernels")
+    elif importlib.util.find_spec("pyarrow") is None:
+        say_once("the table of kernels needs pyarrow: `pip install pyarrow`; `colonel show` prints one without it")
+    elif region.session is None or not region.windows:
+        say_once("this region has no window of colonel's, so there is no table of kernels")
+    else:
         import pyarrow as pa
-    except ImportError:
-        print("the table of kernels needs pyarrow: `pip install pyarrow`; `colonel show` prints one without it")
-        return None
-    return pa.concat_tables(
-        session.kernels(columns=columns, window=window, pid=pid) for pid, window in region.windows.items()
-    )
+
+        session = region.session
+        return pa.concat_tables(
+            session.kernels(columns=columns, window=window, pid=pid) for pid, window in region.windows.items()
+        )
+    return None
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

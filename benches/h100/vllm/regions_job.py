@@ -14,7 +14,7 @@ from typing import Any
 from colonel.profiling.vllm import profile_region
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "demos" / "vllm"))
-from common import Options, dummy_folder, engine, generate, parser, prompts, sampling, token_prompts
+from common import Options, dummy_folder, engine, generate, parser, prepare, prompts, sampling, token_prompts
 
 
 def say(**figures: Any) -> None:
@@ -64,7 +64,7 @@ def one_after_the_other(options: argparse.Namespace) -> None:
 
 
 async def overlapping(options: argparse.Namespace) -> None:
-    from vllm import AsyncEngineArgs
+    from vllm import AsyncEngineArgs, TokensPrompt
     from vllm.v1.engine.async_llm import AsyncLLM
 
     arguments = AsyncEngineArgs(
@@ -85,8 +85,6 @@ async def overlapping(options: argparse.Namespace) -> None:
     ids = token_prompts(2)
 
     async def request(name: str, tokens: int) -> int:
-        from vllm import TokensPrompt
-
         prompt = TokensPrompt(prompt_token_ids=ids[0])
         count = 0
         async for output in llm.generate(prompt, sampling(options, tokens), request_id=name):
@@ -94,17 +92,19 @@ async def overlapping(options: argparse.Namespace) -> None:
         return count
 
     await request("warm-up", 4)
-    b_opened, a_closed = asyncio.Event(), asyncio.Event()
+    a_worked, b_opened, a_closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def a() -> None:
         async with profile_region(llm, name="a") as region:
-            before = await request("a1", 6)
+            steps = await request("a1", 6)
+            a_worked.set()
             await b_opened.wait()
         a_closed.set()
-        say(region="a", windows=region.windows, at_least=before)
+        say(region="a", windows=region.windows, at_least=steps)
 
     async def b() -> None:
-        await asyncio.sleep(0)
+        """Opens within `a` and outlives it."""
+        await a_worked.wait()
         async with profile_region(llm, name="b") as region:
             b_opened.set()
             steps = await request("b1", 9)
@@ -112,13 +112,7 @@ async def overlapping(options: argparse.Namespace) -> None:
             steps += await request("b2", 9)
         say(region="b", windows=region.windows, at_least=steps)
 
-    async def in_turn() -> None:
-        """`a` opens and works, `b` opens within it and outlives it."""
-        first = asyncio.create_task(a())
-        await asyncio.sleep(1.0)
-        await asyncio.gather(first, b())
-
-    await in_turn()
+    await asyncio.gather(a(), b())
     llm.shutdown()
 
 
@@ -127,8 +121,6 @@ def main() -> None:
     arguments.add_argument("--async", dest="asynchronous", action="store_true", help="AsyncLLM, overlapping regions")
     options = arguments.parse_args(namespace=Options())
     if options.asynchronous:
-        from common import prepare
-
         prepare(options)
         asyncio.run(overlapping(options))
     else:
