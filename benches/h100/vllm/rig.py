@@ -85,6 +85,17 @@ class Rig:
         simulated = ["--sim"] if SIM else []
         return self.colonel.command(sessions, ["--flavor", "vllm", *simulated, *options], command), sessions
 
+    def run(self, name: str, command: list[str], timeout: float, environment: dict[str, str | None]) -> Ran:
+        """Runs a command; what one that fails said is kept in full, since the cause stands far above the end."""
+        ran = common.run(command, timeout, **environment)
+        if ran.code != 0:
+            self.keep_words(name, ran.err)
+        return ran
+
+    def keep_words(self, name: str, words: str) -> None:
+        with (self.out / "vllm_failures.log").open("a") as log:
+            log.write(f"==== {name}\n{words[-30_000:]}\n")
+
     def demo(self, *options: str) -> list[str]:
         """Demo 05, as a user calls it from the repository's root."""
         return [sys.executable, DEMO, "--num-prompts", "4", "--max-tokens", "16", "--dummy", *options]

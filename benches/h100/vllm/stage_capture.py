@@ -27,7 +27,8 @@ class Capture:
         command = self.rig.engine(
             "--num-prompts", "4", "--max-tokens", "16", *EAGER[mode], "--torch-profile", str(folder)
         )
-        ran = common.run([*command, "--rounds", str(TORCH_ROUNDS)], 200, **self.rig.environment(runner))
+        command += ["--rounds", str(TORCH_ROUNDS)]
+        ran = self.rig.run(f"torch_{runner}_{mode}", command, 200, self.rig.environment(runner))
         rounds = ran.line.get("rounds", [])
         self.traces[f"{runner}_{mode}"] = rounds
         counts = [collections.Counter(one["names"]) for one in rounds]
@@ -48,11 +49,12 @@ class Capture:
         return figures
 
     def once(self, runner: str, mode: str, method: str, *more: str) -> dict:
-        summary = self.rig.scratch / f"{runner}_{mode}_{method}_{len(more)}.json"
+        name = f"{runner}_{mode}_{method}_{len(more)}"
+        summary = self.rig.scratch / f"{name}.json"
         command, sessions = self.rig.recorded(
             self.rig.demo(*EAGER[mode], *more), ["--no-analyze", "--json", str(summary)]
         )
-        ran = common.run(command, 200, **self.rig.environment(runner, method))
+        ran = self.rig.run(name, command, 200, self.rig.environment(runner, method))
         session = common.session_in(sessions)
         says = [line for line in ran.out.splitlines() if line.startswith(("decode:", "recorded as"))]
         figures: dict = {"ok": False, **ran.figures(), "says": says}

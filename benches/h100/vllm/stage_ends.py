@@ -46,6 +46,7 @@ def ended(rig: Rig, runner: str, mode: str, method: str, how: str) -> dict:
         if served.process.poll() is None:
             served.process.kill()
             code = "killed"
+            rig.keep_words(log.stem, log.read_text(errors="replace"))
     session = shared.only_session(sessions)
     rows = {table: session.count(table) for table in common.ROWS_OF if session.files(table)}
     frame = session.table("kernels", ["end_ns", "pid"])

@@ -75,9 +75,8 @@ class Engines:
             try:
                 served.read(240)  # ready
             except RuntimeError as problem:
-                if name == "unprofiled":
-                    raise
-                print(f"   {name} did not start: {str(problem)[-600:]}", flush=True)
+                print(f"   {name} did not start: {str(problem)[-300:]}", flush=True)
+                self.rig.keep_words(name, served.log.read_text(errors="replace"))
                 self.drop(name)
         return self
 
@@ -103,6 +102,8 @@ class Engines:
     def finish(self) -> dict:
         """Ends them all, and says what each recorded."""
         outcome: dict = {}
+        for served in self.served.values():
+            served.process.stdin.close()  # all at once, then one after the other
         for name in list(self.served):
             served = self.served.pop(name)
             _, code = served.finish()
@@ -127,6 +128,11 @@ class Engines:
             "losses": session.manifest.get("losses"),
             "problems": session.figures()["problems"],
         }
+
+
+def never_attached(outcome: dict) -> bool:
+    """An engine that was only armed has made no CUPTI call."""
+    return not any(outcome.get("armed", {}).get("session", {}).get("attached", []))
 
 
 def gpu_state() -> str:
@@ -199,6 +205,8 @@ def main() -> None:
         try:
             with Engines(rig, runner, mode, names, scratch) as engines:
                 ready = time.monotonic() - begin
+                if "unprofiled" not in engines.served:
+                    raise RuntimeError("no engine without colonel started")
                 seconds = min(SET_SECONDS, rig.results.left() - FINISH_SECONDS)
                 blocks = take_turns(engines, turns, time.monotonic() + seconds, draw)
                 outcome = engines.finish() | {"seconds_to_start": round(ready, 1)}
@@ -212,7 +220,7 @@ def main() -> None:
         rig.results.put(
             f"{runner}_{mode}",
             {
-                "ok": "failed" not in outcome and bool(found["ratios"]),
+                "ok": "failed" not in outcome and bool(found["ratios"]) and never_attached(outcome),
                 "configurations": turns,
                 "clocks": clocks,
                 "summary": found,

@@ -10,7 +10,8 @@ from rig import BESIDE, LAYERS, SIM, Rig, common
 def checked(rig: Rig, runner: str, method: str, *options: str, **environment: str) -> dict:
     """Every region's window must be closed and hold the steps that were generated in it."""
     command, sessions = rig.recorded(rig.job("regions_job", *options))
-    ran = common.run(command, 200, **(rig.environment(runner, method) | environment))
+    name = " ".join(["regions", runner, method, *options, *environment])
+    ran = rig.run(name, command, 200, rig.environment(runner, method) | environment)
     said = shared.lines_of(ran)
     session = common.session_in(sessions)
     figures: dict = {**ran.figures(), "says": said}
@@ -68,7 +69,8 @@ def in_process(rig: Rig, runner: str) -> dict:
 def disabled(rig: Rig, runner: str) -> dict:
     """The same script with regions turned off, in a session."""
     command, sessions = rig.recorded(rig.demo(*BESIDE, "--eager"))
-    ran = common.run(command, 150, **rig.environment(runner), COLONEL_DISABLE_PROFILE_REGION="1")
+    environment = rig.environment(runner) | {"COLONEL_DISABLE_PROFILE_REGION": "1"}
+    ran = rig.run("disabled", command, 150, environment)
     session = shared.only_session(sessions)
     attached = [process["attached"] for process in shared.captured(session)]
     ok = ran.code == 0 and session.count("kernels") == 0 and attached == [False]

@@ -27,6 +27,7 @@ def serve(rig: Rig, runner: str) -> dict:
     code: int | str = "not started"
     try:
         if not server.wait(180):
+            rig.keep_words(f"server_{runner}", tail(log, 30_000))
             return {"ok": False, "why": ["it did not start"], "command": " ".join(server.command), "stderr": tail(log)}
         steps["warm_up"] = server.clients(CLIENTS, 1, TOKENS)
         steps["start_profile"] = server.post("/start_profile")[0]

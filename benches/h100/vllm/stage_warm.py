@@ -1,6 +1,6 @@
 """Fills the compile caches: demo 05 without colonel, each vLLM, graphs and eager, side by side."""
 
-from rig import BESIDE, EAGER, SIM, Rig, common
+from rig import BESIDE, EAGER, SIM, Rig
 
 
 def main() -> None:
@@ -9,7 +9,7 @@ def main() -> None:
     def step(runner: str, mode: str) -> dict:
         # The demo's own memory settings too: what is compiled does not depend on them.
         environment = rig.environment(runner) | {"COLONEL_DISABLE_PROFILE_REGION": "1"}
-        ran = common.run(rig.demo(*BESIDE, *EAGER[mode]), 240, **environment)
+        ran = rig.run(f"warm_{runner}_{mode}", rig.demo(*BESIDE, *EAGER[mode]), 240, environment)
         said = [line for line in ran.out.splitlines() if "ms per step" in line or "nothing was recorded" in line]
         return {"ok": ran.code == 0 and len(said) == 2, "says": said, **ran.figures()}
 
