@@ -9,7 +9,7 @@ from pathlib import Path
 # What a dense Qwen2 runs in each layer, and how many times; lm_head is one more GEMM a step. Eager and compiled code
 # name the same work differently. The attention's helper kernels (prepare, combine) are no attention kernel here.
 FAMILIES = {
-    "attention": (re.compile(r"FlashAttnFwd|flash_fwd_(splitkv_)?kernel"), 1),
+    "attention": (re.compile(r"FlashAttnFwd(?!Combine)|flash_fwd_(splitkv_)?kernel"), 1),
     "reshape_and_cache": (re.compile(r"reshape_and_cache"), 1),
     "gemm": (re.compile(r"nvjet|gemm|gemv|cublas(?!Lt::splitKreduce)", re.IGNORECASE), 4),
     "rms_norm": (re.compile(r"rms_norm|triton_(red|per)_fused|triton_\w*(rsqrt|rms)"), 2),
