@@ -178,7 +178,7 @@ tables! {
         window: U32 = "Number, from 1, in its process.",
         start_ns: I64 = "Opened, Unix ns.",
         end_ns: MaybeI64 = "Closed, Unix ns; null while open or cut off.",
-        trigger: Text = "`process`, `profiler`, `manual`.",
+        trigger: Text = "`process`, `profiler`, `manual` or `region`.",
         name: MaybeText = "Name given by who opened it.",
     }
     /// A GPU as the process saw it.

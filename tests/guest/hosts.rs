@@ -35,7 +35,7 @@ fn compile(folder: &Path, source: &str, name: &str, options: &[&str]) -> PathBuf
 }
 
 /// A program of tests/guest/hosts to run, with `options` of `colonel run`.
-fn host(source: &str, options: &str) -> Setup {
+pub(crate) fn host(source: &str, options: &str) -> Setup {
     let mut setup = Setup::new([""; 0]).options(options);
     stand_ins(setup.path());
     let program = compile(setup.path(), source, "host", &[]);

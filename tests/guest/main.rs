@@ -13,5 +13,6 @@ mod host;
 mod hosts;
 mod layouts;
 mod losses;
+mod regions;
 mod run;
 mod session;
