@@ -143,10 +143,9 @@ impl Delivery {
             settling.grew = Instant::now();
         }
         // One long replay delivers nothing until it ends.
-        if settling.grew.elapsed() > SETTLE_QUIET || settling.since.elapsed() > SETTLE_LIMIT {
-            if self.guest.disable_if_closed() {
-                self.settling = None;
-            }
+        let is_settled = settling.grew.elapsed() > SETTLE_QUIET || settling.since.elapsed() > SETTLE_LIMIT;
+        if is_settled && self.guest.disable_if_closed() {
+            self.settling = None;
         }
     }
 
