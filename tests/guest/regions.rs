@@ -94,6 +94,20 @@ fn the_innermost_region_has_the_kernel() {
 }
 
 #[test]
+fn show_of_a_region_has_those_within_it() {
+    let words = "+outer l3 +inner l5 -3 l7 -2 l9 +inner l11 -4";
+    let ended = run("--gate process", &words.split(' ').collect::<Vec<_>>());
+    assert_kernels(&ended, &[(1, 9), (2, 10), (3, 5), (4, 11)]);
+    for (window, kernels) in [("outer", 15), ("inner", 16), ("3", 5), ("1", 35)] {
+        let said = ended.colonel(&format!("show --json --window {window}"));
+        let shown: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+        assert_eq!(shown["kernel_count"], kernels, "{window}");
+    }
+    assert!(ended.stderr().contains("  4 windows, "), "{}", ended.stderr());
+    assert_eq!(ended.colonel("show --window middle").code, Some(1));
+}
+
+#[test]
 fn a_reply_names_the_window_that_its_request_opened() {
     let words = "+a +b -1 +c -3 -2";
     let ended = run("--gate manual", &words.split(' ').collect::<Vec<_>>());
