@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use colonel::schema::columns::TableBuilder as _;
-use colonel::schema::manifest::{Exit, Loss, Problem};
+use colonel::schema::manifest::{Exit, Loss, Problem, Window};
 use colonel::schema::tables::{DevicesBuilder, KernelsBuilder, MemcpysBuilder, MemsetsBuilder};
 use colonel::session::synthetic::{SyntheticGuest, h100, kernel, memcpy, memset};
 use colonel::session::{NewSession, Session, SessionWriter, SessionsDir};
@@ -183,6 +183,121 @@ fn show_json_has_everything_exact() {
     assert_eq!(
         (json["kernels"].as_array().unwrap().len(), json["kernel_count"].as_u64()),
         (2, Some(600))
+    );
+}
+
+/// A region of 30 steps with one of 10 in it, then another of 5; a second process has one of another name.
+fn regions(sessions: &Sessions, id: &str) {
+    let writer = sessions.writer(&["python", "regions.py"]);
+    let region = |number, start: i64, end: i64, name: &str| Window {
+        number,
+        start_ns: CREATED_NS + start * 20_000_000,
+        end_ns: Some(CREATED_NS + end * 20_000_000),
+        trigger: "region".to_owned(),
+        name: Some(name.to_owned()),
+        sealed_ns: None,
+    };
+    for pid in [4711, 4712] {
+        let mut guest = SyntheticGuest::new(writer.path(), pid);
+        guest.process.windows = match pid {
+            4711 => vec![
+                region(1, 0, 30, "outer"),
+                region(2, 10, 20, "bs8"),
+                region(3, 80, 85, "bs8"),
+            ],
+            _ => vec![region(1, 40, 50, "bs1")],
+        };
+        let mut kernels = KernelsBuilder::default();
+        let mut copies = MemcpysBuilder::default();
+        let mut devices = DevicesBuilder::default();
+        devices.push(h100(pid));
+        for step in 0..100_i64 {
+            let newest = guest.process.windows.iter().rev().find(|window| {
+                let start = CREATED_NS + step * 20_000_000;
+                window.start_ns <= start && start < window.end_ns.unwrap()
+            });
+            let Some(window) = newest.map(|window| window.number) else {
+                continue;
+            };
+            let mut step_kernel = kernel(pid, "step", CREATED_NS + step * 20_000_000, 10_000_000);
+            step_kernel.window = window;
+            kernels.push(step_kernel);
+            let mut copy = memcpy(
+                pid,
+                "HtoD",
+                1_000_000,
+                CREATED_NS + step * 20_000_000 + 10_000_000,
+                5_000_000,
+            );
+            copy.window = window;
+            copies.push(copy);
+        }
+        guest.seal(&mut devices).unwrap();
+        guest.seal(&mut kernels).unwrap();
+        guest.seal(&mut copies).unwrap();
+        guest.end(CREATED_NS + 2_000_000_000).unwrap();
+    }
+    sessions.seal(writer, id, 0, true);
+}
+
+#[test]
+fn show_lists_windows_and_counts_no_time_between_them() {
+    let sessions = Sessions::new();
+    regions(&sessions, "5e27fc0e");
+    insta::assert_snapshot!("show_windows", sessions.words(&["show"]));
+}
+
+#[test]
+fn show_of_one_window_has_those_within_it_and_no_other() {
+    let sessions = Sessions::new();
+    regions(&sessions, "5e27fc0e");
+    insta::assert_snapshot!("show_window_by_name", sessions.words(&["show", "--window", "outer"]));
+    let shown = |window: &str| -> serde_json::Value {
+        serde_json::from_slice(&sessions.run(&["show", "--json", "--window", window]).stdout).unwrap()
+    };
+    let numbers = |json: &serde_json::Value| -> Vec<(u64, u64)> {
+        let windows = json["windows"].as_array().unwrap().iter();
+        windows
+            .map(|window| (window["pid"].as_u64().unwrap(), window["number"].as_u64().unwrap()))
+            .collect()
+    };
+    let by_name = shown("bs8");
+    assert_eq!(
+        (&by_name["kernel_count"], &by_name["window"]),
+        (&15.into(), &"bs8".into())
+    );
+    assert_eq!(numbers(&by_name), [(4711, 2), (4711, 3)]);
+    assert_eq!(by_name["memcpys"]["HtoD"]["count"], 15);
+    assert_eq!(by_name["devices"][0]["span_ns"], 15 * 20_000_000);
+    assert_eq!(by_name["devices"][0]["idle_ns"], 15 * 5_000_000);
+    let by_number = shown("1");
+    assert_eq!(by_number["kernel_count"], 40, "of each process");
+    assert_eq!(numbers(&by_number), [(4711, 1), (4711, 2), (4712, 1)]);
+    let whole: serde_json::Value = serde_json::from_slice(&sessions.run(&["show", "--json"]).stdout).unwrap();
+    assert_eq!(
+        (&whole["kernel_count"], &whole["window"]),
+        (&45.into(), &serde_json::Value::Null)
+    );
+}
+
+#[test]
+fn a_window_that_is_not_there_is_a_no() {
+    let sessions = Sessions::new();
+    regions(&sessions, "5e27fc0e");
+    for window in ["bs16", "7", "-1", ""] {
+        let option = format!("--window={window}");
+        let words = sessions.words(&["show", &option]);
+        let expected = format!(
+            "exit 1\n--- stdout\n--- stderr\ncolonel: session `5e27fc0e` has no window `{window}`; there are 1 (`bs1`), 1 \
+             (`outer`), 2 (`bs8`), 3 (`bs8`)\n"
+        );
+        assert_eq!(words, expected);
+    }
+    sessions.seal(sessions.writer(&["true"]), "81c0a4f2", -1, false);
+    let words = sessions.words(&["show", "--window", "1"]);
+    assert!(
+        words.contains("session `81c0a4f2` has no window `1`; it has none\n"),
+        "{words}"
     );
 }
 

@@ -1,15 +1,22 @@
-//! How long a GPU worked: the union of its kernels, copies and fills in a window. Rows must come in order of start.
+//! How long a GPU worked: the union of its kernels, copies and fills in a frame. Rows must come in order of start.
 
 use std::collections::BTreeMap;
 
 use arrow_array::RecordBatch;
+use rustc_hash::FxHashMap;
 use serde::Serialize;
 
 use crate::analysis::columns::{i64s, u32s};
+use crate::analysis::frames::{Frame, Frames, Origin};
 use crate::schema::manifest::Problem;
 use crate::session::SortedScan;
 
-/// Work of one process on one device in one window.
+/// Columns of the tables that the scans must have, in this order.
+pub(crate) const COLUMNS: [&str; 5] = ["start_ns", "end_ns", "pid", "device_id", "window"];
+/// The tables of work.
+pub(crate) const TABLES: [&str; 3] = ["kernels", "memcpys", "memsets"];
+
+/// Work of one process on one device in one window, with the windows within it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct DeviceTime {
     /// First start, Unix ns.
@@ -49,25 +56,35 @@ impl DeviceTime {
     }
 }
 
-/// Process, device, window.
-pub(crate) type Place = (u32, u32, u32);
+/// Process, device, frame.
+pub(crate) type Place = (u32, u32, Frame);
 
 /// The fold over all tables of work at once.
-#[derive(Debug, Default)]
-pub struct IdleFold {
-    times: BTreeMap<Place, DeviceTime>,
-    /// The place that the last row was of, kept out of the map: rows come in long runs.
-    current: Option<(Place, DeviceTime)>,
+#[derive(Debug)]
+pub(crate) struct IdleFold<'a> {
+    frames: &'a Frames,
+    places: BTreeMap<Place, usize>,
+    times: Vec<DeviceTime>,
+    /// Times that rows of an origin count for.
+    routes: FxHashMap<Origin, Vec<usize>>,
+    /// Where the last row was from, and its route: rows come in long runs.
+    current: Option<(Origin, Vec<usize>)>,
 }
 
-impl IdleFold {
-    /// Columns of `kernels`, `memcpys` and `memsets` that the scans must have, in this order.
-    pub const COLUMNS: [&str; 5] = ["start_ns", "end_ns", "pid", "device_id", "window"];
-    /// The tables.
-    pub const TABLES: [&str; 3] = ["kernels", "memcpys", "memsets"];
+impl<'a> IdleFold<'a> {
+    /// With the frames that rows count for.
+    pub(crate) fn new(frames: &'a Frames) -> Self {
+        Self {
+            frames,
+            places: BTreeMap::new(),
+            times: Vec::new(),
+            routes: FxHashMap::default(),
+            current: None,
+        }
+    }
 
     /// Folds streams that are each in order of start. Gives the files that could not be read.
-    pub fn add_all(&mut self, scans: impl IntoIterator<Item = SortedScan>) -> Vec<Problem> {
+    pub(crate) fn add_all(&mut self, scans: impl IntoIterator<Item = SortedScan>) -> Vec<Problem> {
         let mut streams: Vec<_> = scans.into_iter().map(Stream::new).collect();
         while let Some(first) = (0..streams.len())
             .filter(|&i| streams[i].head().is_some())
@@ -97,31 +114,39 @@ impl IdleFold {
         stream.advance_to(row);
     }
 
-    fn add(&mut self, place: Place, start: i64, end: i64) {
-        if let Some((current, time)) = &mut self.current
-            && *current == place
-        {
-            time.add(start, end);
-            return;
-        }
-        if let Some((left, time)) = self.current.take() {
-            self.times.insert(left, time);
-        }
-        let time = match self.times.get(&place) {
-            Some(time) => {
-                let mut time = *time;
-                time.add(start, end);
-                time
+    fn add(&mut self, origin: Origin, start: i64, end: i64) {
+        if self.current.as_ref().is_none_or(|(current, _)| *current != origin) {
+            if let Some((left, route)) = self.current.take() {
+                self.routes.insert(left, route);
             }
-            None => DeviceTime::new(start, end),
-        };
-        self.current = Some((place, time));
+            let known = self.routes.remove(&origin);
+            let route = known.unwrap_or_else(|| self.route(origin, start));
+            self.current = Some((origin, route));
+        }
+        for &time in self.current.iter().flat_map(|(_, route)| route) {
+            self.times[time].add(start, end);
+        }
     }
 
-    /// By process, device and window.
-    pub fn finish(mut self) -> BTreeMap<Place, DeviceTime> {
-        self.times.extend(self.current.take());
-        self.times
+    /// The route of an origin whose first row starts here.
+    fn route(&mut self, (pid, device, window): Origin, start: i64) -> Vec<usize> {
+        let (times, places) = (&mut self.times, &mut self.places);
+        let place = |frame: &Frame| {
+            *places.entry((pid, device, *frame)).or_insert_with(|| {
+                times.push(DeviceTime::new(start, start));
+                times.len() - 1
+            })
+        };
+        self.frames.of(pid, window).iter().map(place).collect()
+    }
+
+    /// By process, device and frame.
+    pub(crate) fn finish(self) -> BTreeMap<Place, DeviceTime> {
+        let times = self.times;
+        self.places
+            .into_iter()
+            .map(|(place, index)| (place, times[index]))
+            .collect()
     }
 }
 
@@ -177,10 +202,20 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn folded(rows: &[(Place, i64, i64)]) -> BTreeMap<Place, DeviceTime> {
-        let mut fold = IdleFold::default();
-        rows.iter().for_each(|&(place, start, end)| fold.add(place, start, end));
-        fold.finish()
+    /// By windows that no process file tells of.
+    fn folded(rows: &[(Origin, i64, i64)]) -> BTreeMap<Origin, DeviceTime> {
+        let frames = Frames::default();
+        let mut fold = IdleFold::new(&frames);
+        rows.iter()
+            .for_each(|&(origin, start, end)| fold.add(origin, start, end));
+        let times = fold
+            .finish()
+            .into_iter()
+            .map(|((pid, device, frame), time)| match frame {
+                Frame::Window(window) => ((pid, device, window), time),
+                Frame::Stretch(_) => unreachable!("there is no process file"),
+            });
+        times.collect()
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::analysis::columns::{EntryMap, i32s, i64s, texts, u32s};
 use crate::analysis::durations::DurationCounts;
+use crate::analysis::frames::Origin;
 
 /// Grid and block of a launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize)]
@@ -63,7 +64,7 @@ impl KernelGroup {
     }
 }
 
-/// Kernels of one process on one device.
+/// Kernels of one process on one device in one window.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KernelTotals {
     /// Kernels.
@@ -78,12 +79,12 @@ pub struct KernelFold {
     names: FxHashMap<String, u32>,
     groups: Vec<KernelGroup>,
     entries: EntryMap,
-    totals: BTreeMap<(u32, u32), KernelTotals>,
+    totals: BTreeMap<Origin, KernelTotals>,
 }
 
 impl KernelFold {
     /// Columns of `kernels` that a batch must have, in this order.
-    pub const COLUMNS: [&str; 11] = [
+    pub const COLUMNS: [&str; 12] = [
         "name",
         "start_ns",
         "end_ns",
@@ -95,6 +96,7 @@ impl KernelFold {
         "block_x",
         "block_y",
         "block_z",
+        "window",
     ];
 
     /// Adds a batch.
@@ -104,12 +106,9 @@ impl KernelFold {
         let map = self.entries.of(names, |name| group_of(known, groups, name));
         let unnamed = (names.null_count() > 0).then(|| group_of(known, groups, ""));
         let (starts, ends) = (i64s(batch, 1), i64s(batch, 2));
-        let (pids, devices) = (u32s(batch, 3), u32s(batch, 4));
+        let (pids, devices, windows) = (u32s(batch, 3), u32s(batch, 4), u32s(batch, 11));
         let shape: [&[i32]; 6] = std::array::from_fn(|axis| i32s(batch, 5 + axis));
-        let mut place = (
-            pids.first().copied().unwrap_or(0),
-            devices.first().copied().unwrap_or(0),
-        );
+        let mut place = Origin::default();
         let mut here = KernelTotals::default();
         for row in 0..batch.num_rows() {
             let group = match unnamed {
@@ -124,9 +123,10 @@ impl KernelFold {
                     block: [shape[3][row], shape[4][row], shape[5][row]],
                 },
             );
-            if place != (pids[row], devices[row]) {
+            let origin = (pids[row], devices[row], windows[row]);
+            if place != origin {
                 add_totals(&mut self.totals, place, here);
-                (place, here) = ((pids[row], devices[row]), KernelTotals::default());
+                (place, here) = (origin, KernelTotals::default());
             }
             here.count += 1;
             here.total_ns = here.total_ns.saturating_add(duration);
@@ -152,8 +152,8 @@ impl KernelFold {
             .map(|(name, &index)| (name.as_str(), &self.groups[index as usize]))
     }
 
-    /// Totals by process and device.
-    pub fn totals(&self) -> &BTreeMap<(u32, u32), KernelTotals> {
+    /// Totals by process, device and window.
+    pub fn totals(&self) -> &BTreeMap<Origin, KernelTotals> {
         &self.totals
     }
 }
@@ -169,7 +169,7 @@ fn group_of(names: &mut FxHashMap<String, u32>, groups: &mut Vec<KernelGroup>, n
     group
 }
 
-fn add_totals(totals: &mut BTreeMap<(u32, u32), KernelTotals>, place: (u32, u32), more: KernelTotals) {
+fn add_totals(totals: &mut BTreeMap<Origin, KernelTotals>, place: Origin, more: KernelTotals) {
     if more.count > 0 {
         let totals = totals.entry(place).or_default();
         totals.count += more.count;

@@ -6,13 +6,14 @@
 
 mod columns;
 mod durations;
+mod frames;
 mod idle;
 mod kernels;
 mod summary;
 mod transfers;
 
 pub use durations::{DurationCounts, DurationStats};
-pub use idle::{DeviceTime, IdleFold};
+pub use idle::DeviceTime;
 pub use kernels::{KernelFold, KernelGroup, LaunchShape};
 pub use summary::{DeviceSummary, KernelSummary, SessionSummary, WindowSummary};
 pub use transfers::{CopyFold, Transfer};

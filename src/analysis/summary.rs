@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 use std::thread;
 
+use arrow_array::RecordBatch;
 use serde::Serialize;
 
 use crate::analysis::durations::DurationStats;
-use crate::analysis::idle::{DeviceTime, IdleFold, Place};
+use crate::analysis::frames::{Bounds, Frame, Frames};
+use crate::analysis::idle::{self, DeviceTime, IdleFold, Place};
 use crate::analysis::kernels::{KernelFold, LaunchShape};
 use crate::analysis::transfers::{CopyFold, Transfer};
 use crate::schema::manifest::{Problem, Window};
-use crate::session::{Life, Part, Parts, Scan, Session, SessionError, SortedScan, now_ns, wanted_schema};
+use crate::session::{Life, Part, Parts, Scan, Selection, Session, SessionError, SortedScan, now_ns, wanted_schema};
 
 /// Kernels of one name.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -44,17 +46,17 @@ pub struct DeviceSummary {
     pub kernels: u64,
     /// Sum of their durations, ns.
     pub kernels_ns: i64,
-    /// Length of the windows with work, each widened to its work, ns.
+    /// Length of the windows with work, time in several of them counted once, widened to their work, ns.
     pub span_ns: i64,
     /// Time in which a kernel, copy or fill ran, ns.
     pub busy_ns: i64,
     /// The rest, ns.
     pub idle_ns: i64,
-    /// Longest time between two pieces of work of a window in which nothing ran, ns.
+    /// Longest time between two pieces of work in which nothing ran and a window was open, ns.
     pub longest_gap_ns: i64,
 }
 
-/// A window and what each device did in it.
+/// A window and what each device did in it, windows within it included.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct WindowSummary {
     /// Process.
@@ -62,6 +64,8 @@ pub struct WindowSummary {
     /// As the guest noted it; what it did not note (its file is broken) is as wide as its work.
     #[serde(flatten)]
     pub window: Window,
+    /// Kernels.
+    pub kernels: u64,
     /// By CUDA ordinal.
     pub devices: BTreeMap<u32, DeviceTime>,
 }
@@ -69,6 +73,8 @@ pub struct WindowSummary {
 /// The whole.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct SessionSummary {
+    /// The window that it is limited to, as asked for.
+    pub window: Option<String>,
     /// Kernels by name, the longest in total first.
     pub kernels: Vec<KernelSummary>,
     /// Kernels in all.
@@ -85,6 +91,21 @@ pub struct SessionSummary {
     pub windows: Vec<WindowSummary>,
     /// What was found broken while reading.
     pub problems: Vec<Problem>,
+}
+
+/// Which rows count, and for what.
+struct Scope<'a> {
+    frames: Frames,
+    selection: Option<&'a Selection>,
+}
+
+impl Scope<'_> {
+    fn rows(&self, batch: RecordBatch) -> RecordBatch {
+        match self.selection {
+            Some(selection) => selection.filter(&batch),
+            None => batch,
+        }
+    }
 }
 
 /// A piece of the pass that one thread does.
@@ -104,16 +125,30 @@ struct Found {
 impl SessionSummary {
     /// Reads the session's tables.
     pub fn of(session: &Session) -> Result<Self, SessionError> {
-        let mut summary = Self::default();
+        Self::of_windows(session, None)
+    }
+
+    /// Reads of the session's tables what belongs to the selected windows.
+    pub fn of_windows(session: &Session, selection: Option<&Selection>) -> Result<Self, SessionError> {
+        let mut summary = Self {
+            window: selection.map(|selection| selection.asked().to_owned()),
+            ..Self::default()
+        };
+        let scope = Scope {
+            frames: Frames::new(&session.manifest().processes, selection),
+            selection,
+        };
         let tasks = tasks(session, &mut summary.problems)?;
-        let mut found = run(tasks);
-        summary.memcpys = summary.fold_copies(session, "memcpys", CopyFold::COPY_COLUMNS)?;
-        summary.memsets = summary.fold_copies(session, "memsets", CopyFold::FILL_COLUMNS)?;
+        let mut found = run(tasks, &scope);
+        summary.memcpys = summary.fold_copies(session, &scope, "memcpys", CopyFold::COPY_COLUMNS)?;
+        summary.memsets = summary.fold_copies(session, &scope, "memsets", CopyFold::FILL_COLUMNS)?;
         summary.problems.append(&mut found.problems);
         summary.fill_kernels(&found.kernels);
-        summary.fill_windows(session, &found.times);
-        summary.fill_devices(session, &found)?;
-        summary.check_rows(session);
+        summary.fill_windows(session, &scope, &found);
+        summary.fill_devices(session, &scope, &found)?;
+        if selection.is_none() {
+            summary.check_rows(session);
+        }
         // Several columns of a broken file are read, each by another part of the pass.
         summary
             .problems
@@ -125,12 +160,13 @@ impl SessionSummary {
     fn fold_copies(
         &mut self,
         session: &Session,
+        scope: &Scope<'_>,
         table: &str,
-        columns: [&str; 4],
+        columns: [&str; 6],
     ) -> Result<BTreeMap<String, Transfer>, SessionError> {
         let mut fold = CopyFold::default();
         let mut scan = session.scan(table, &columns)?;
-        scan.by_ref().for_each(|batch| fold.add(&batch));
+        scan.by_ref().for_each(|batch| fold.add(&scope.rows(batch)));
         self.problems.extend(scan.into_problems());
         Ok(fold.finish())
     }
@@ -173,19 +209,22 @@ impl SessionSummary {
             .for_each(|kernel| kernel.share = kernel.durations.total_ns as f64 / total);
     }
 
-    fn fill_windows(&mut self, session: &Session, times: &BTreeMap<Place, DeviceTime>) {
+    fn fill_windows(&mut self, session: &Session, scope: &Scope<'_>, found: &Found) {
         let mut windows = BTreeMap::new();
         for process in &session.manifest().processes {
-            for window in &process.windows {
+            let counts = |window: &&Window| scope.selection.is_none_or(|s| s.contains(process.pid, window.number));
+            for window in process.windows.iter().filter(counts) {
                 let summary = WindowSummary {
                     pid: process.pid,
                     window: window.clone(),
+                    kernels: 0,
                     devices: BTreeMap::new(),
                 };
                 windows.insert((process.pid, window.number), summary);
             }
         }
-        for (&(pid, device, number), &time) in times {
+        for (&(pid, device, frame), &time) in &found.times {
+            let Frame::Window(number) = frame else { continue };
             let summary = windows
                 .entry((pid, number))
                 .or_insert_with(|| unknown_window(pid, number, time));
@@ -196,10 +235,19 @@ impl SessionSummary {
             }
             summary.devices.insert(device, time);
         }
+        for (&(pid, _, origin), totals) in found.kernels.totals() {
+            for frame in scope.frames.of(pid, origin).iter() {
+                if let Frame::Window(number) = frame
+                    && let Some(summary) = windows.get_mut(&(pid, *number))
+                {
+                    summary.kernels += totals.count;
+                }
+            }
+        }
         self.windows = windows.into_values().collect();
     }
 
-    fn fill_devices(&mut self, session: &Session, found: &Found) -> Result<(), SessionError> {
+    fn fill_devices(&mut self, session: &Session, scope: &Scope<'_>, found: &Found) -> Result<(), SessionError> {
         let known = session.devices()?;
         let mut devices = BTreeMap::new();
         let fresh = |pid, device_id| DeviceSummary {
@@ -213,24 +261,35 @@ impl SessionSummary {
             idle_ns: 0,
             longest_gap_ns: 0,
         };
-        for (&(pid, device), totals) in found.kernels.totals() {
+        for (&(pid, device, _), totals) in found.kernels.totals() {
             let summary = devices.entry((pid, device)).or_insert_with(|| fresh(pid, device));
-            (summary.kernels, summary.kernels_ns) = (totals.count, totals.total_ns);
+            summary.kernels += totals.count;
+            summary.kernels_ns = summary.kernels_ns.saturating_add(totals.total_ns);
         }
-        for window in &self.windows {
-            for (&device, time) in &window.devices {
-                let summary = devices
-                    .entry((window.pid, device))
-                    .or_insert_with(|| fresh(window.pid, device));
-                let span = span(&window.window, time);
-                summary.span_ns = summary.span_ns.saturating_add(span);
-                summary.busy_ns = summary.busy_ns.saturating_add(time.busy_ns);
-                summary.idle_ns = summary.span_ns.saturating_sub(summary.busy_ns);
-                summary.longest_gap_ns = summary.longest_gap_ns.max(time.longest_gap_ns);
-            }
+        for (&(pid, device, frame), time) in &found.times {
+            let Some(bounds) = self.stretch(scope, pid, frame) else {
+                continue;
+            };
+            let summary = devices.entry((pid, device)).or_insert_with(|| fresh(pid, device));
+            summary.span_ns = summary.span_ns.saturating_add(span(bounds, time));
+            summary.busy_ns = summary.busy_ns.saturating_add(time.busy_ns);
+            summary.idle_ns = summary.span_ns.saturating_sub(summary.busy_ns);
+            summary.longest_gap_ns = summary.longest_gap_ns.max(time.longest_gap_ns);
         }
         self.devices = devices.into_values().collect();
         Ok(())
+    }
+
+    /// Bounds of a frame, if it is one of those that cover the windows without overlap.
+    fn stretch(&self, scope: &Scope<'_>, pid: u32, frame: Frame) -> Option<Bounds> {
+        scope.frames.stretch(pid, frame).or_else(|| {
+            let Frame::Window(number) = frame else { return None };
+            let at = self
+                .windows
+                .binary_search_by_key(&(pid, number), |known| (known.pid, known.window.number));
+            let window = &self.windows.get(at.ok()?)?.window;
+            (window.trigger == UNKNOWN).then_some((window.start_ns, window.end_ns))
+        })
     }
 
     /// A sealed session says how many rows it has: fewer are a loss that nobody counted.
@@ -266,23 +325,24 @@ fn unknown_window(pid: u32, number: u32, time: DeviceTime) -> WindowSummary {
     WindowSummary {
         pid,
         window,
+        kernels: 0,
         devices: BTreeMap::new(),
     }
 }
 
-/// A window counts from its start to its end; work that was launched in it and ran on after it belongs to it too, and
+/// A stretch counts from its start to its end; work that was launched in it and ran on after it belongs to it too, and
 /// GPU and host clocks agree to some microseconds only.
-fn span(window: &Window, time: &DeviceTime) -> i64 {
+fn span((start_ns, end_ns): Bounds, time: &DeviceTime) -> i64 {
     // A window that was cut off is as long as its work.
-    let end = window.end_ns.unwrap_or(time.last_ns).max(time.last_ns);
-    end.saturating_sub(window.start_ns.min(time.first_ns))
+    let end = end_ns.unwrap_or(time.last_ns).max(time.last_ns);
+    end.saturating_sub(start_ns.min(time.first_ns))
 }
 
 /// Idle time needs a process's rows in order, so it is one task a process; kernels of each part are one task.
 fn tasks(session: &Session, problems: &mut Vec<Problem>) -> Result<Vec<Task>, SessionError> {
     let mut by_process = BTreeMap::<_, Vec<SortedScan>>::new();
     let mut tasks = Vec::new();
-    for table in IdleFold::TABLES {
+    for table in idle::TABLES {
         let Parts {
             parts,
             problems: broken,
@@ -296,7 +356,7 @@ fn tasks(session: &Session, problems: &mut Vec<Problem>) -> Result<Vec<Task>, Se
             processes.entry(part.process()).or_default().parts.push(part);
         }
         for (process, parts) in processes {
-            let scan = SortedScan::new(parts, wanted_schema(table, &IdleFold::COLUMNS));
+            let scan = SortedScan::new(parts, wanted_schema(table, &idle::COLUMNS));
             by_process.entry(process).or_default().push(scan);
         }
     }
@@ -304,7 +364,7 @@ fn tasks(session: &Session, problems: &mut Vec<Problem>) -> Result<Vec<Task>, Se
     Ok(by_process.into_values().map(Task::Idle).chain(tasks).collect())
 }
 
-fn run(tasks: Vec<Task>) -> Found {
+fn run(tasks: Vec<Task>, scope: &Scope<'_>) -> Found {
     const MOST_THREADS: usize = 8;
     let threads = thread::available_parallelism()
         .map_or(1, |count| count.get())
@@ -315,7 +375,7 @@ fn run(tasks: Vec<Task>) -> Found {
         let mut found = Found::default();
         // A poisoned queue means that another thread died; its panic is passed on below.
         while let Some(task) = queue.lock().ok().and_then(|mut queue| queue.pop_front()) {
-            found.run(task);
+            found.run(task, scope);
         }
         found
     };
@@ -333,10 +393,10 @@ fn run(tasks: Vec<Task>) -> Found {
 }
 
 impl Found {
-    fn run(&mut self, task: Task) {
+    fn run(&mut self, task: Task, scope: &Scope<'_>) {
         match task {
             Task::Idle(scans) => {
-                let mut fold = IdleFold::default();
+                let mut fold = IdleFold::new(&scope.frames);
                 self.problems.extend(fold.add_all(scans));
                 self.add_times(fold.finish());
             }
@@ -346,7 +406,7 @@ impl Found {
                     problems: Vec::new(),
                 };
                 let mut scan = Scan::new(parts, wanted_schema("kernels", &KernelFold::COLUMNS));
-                scan.by_ref().for_each(|batch| self.kernels.add(&batch));
+                scan.by_ref().for_each(|batch| self.kernels.add(&scope.rows(batch)));
                 self.problems.extend(scan.into_problems());
             }
         }

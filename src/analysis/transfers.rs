@@ -39,10 +39,10 @@ pub struct CopyFold {
 }
 
 impl CopyFold {
-    /// Columns of `memcpys` that a batch must have, in this order.
-    pub const COPY_COLUMNS: [&str; 4] = ["copy_kind", "start_ns", "end_ns", "bytes"];
-    /// Columns of `memsets` that a batch must have, in this order.
-    pub const FILL_COLUMNS: [&str; 4] = ["memory_kind", "start_ns", "end_ns", "bytes"];
+    /// Columns of `memcpys` to read; a batch must have the first four, in this order.
+    pub const COPY_COLUMNS: [&str; 6] = ["copy_kind", "start_ns", "end_ns", "bytes", "pid", "window"];
+    /// Columns of `memsets` to read, likewise.
+    pub const FILL_COLUMNS: [&str; 6] = ["memory_kind", "start_ns", "end_ns", "bytes", "pid", "window"];
 
     /// Adds a batch.
     pub fn add(&mut self, batch: &RecordBatch) {

@@ -38,7 +38,7 @@ pub struct StartArgs {
     name: Option<String>,
 }
 
-/// Close the open window
+/// Close every open window
 #[derive(Debug, clap::Args)]
 pub struct StopArgs {
     #[command(flatten)]
@@ -60,6 +60,7 @@ pub fn start(args: &StartArgs) -> anyhow::Result<ExitCode> {
     let op = Op::Start {
         name: args.name.clone(),
         for_ns,
+        nested: false,
     };
     ask(&args.target, &op, |reply| {
         let window = reply.window.map_or(String::new(), |number| format!("window {number} "));
@@ -70,7 +71,7 @@ pub fn start(args: &StartArgs) -> anyhow::Result<ExitCode> {
 
 /// Runs `colonel stop`.
 pub fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
-    ask(&args.target, &Op::Stop, |reply| {
+    ask(&args.target, &Op::Stop { window: None }, |reply| {
         let window = reply.window.map_or(String::new(), |number| format!("window {number} "));
         format!("{window}closed, {} sealed so far", counted(reply.rows, "row"))
     })
@@ -79,9 +80,15 @@ pub fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
 /// Runs `colonel status`.
 pub fn status(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     ask(&args.target, &Op::Status, |reply| {
-        let window = reply
-            .window
-            .map_or(String::new(), |number| format!(", window {number}"));
+        let window = match (reply.open.as_slice(), reply.window) {
+            ([], None) => String::new(),
+            ([], Some(newest)) => format!(", window {newest}"),
+            ([open], _) => format!(", window {open}"),
+            (several, _) => {
+                let numbers: Vec<String> = several.iter().map(u32::to_string).collect();
+                format!(", windows {}", numbers.join(", "))
+            }
+        };
         format!("{}{window}, {} sealed so far", reply.state, counted(reply.rows, "row"))
     })
 }
@@ -95,6 +102,7 @@ struct Answer<'a> {
     ok: bool,
     state: Option<&'a str>,
     window: Option<u32>,
+    open: &'a [u32],
     rows: Option<u64>,
     error: Option<String>,
 }
@@ -142,6 +150,7 @@ fn answer<'a>(guest: &'a Guest, reply: &'a Result<Reply, ControlError>) -> Answe
             ok: reply.ok,
             state: Some(&reply.state),
             window: reply.window,
+            open: &reply.open,
             rows: Some(reply.rows),
             error: (!reply.ok).then(|| failure(reply)),
         },
@@ -152,6 +161,7 @@ fn answer<'a>(guest: &'a Guest, reply: &'a Result<Reply, ControlError>) -> Answe
             ok: false,
             state: None,
             window: None,
+            open: &[],
             rows: None,
             error: Some(error.to_string()),
         },

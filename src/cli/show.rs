@@ -8,7 +8,7 @@ use super::output::{answer, answer_json, talk};
 use super::sessions_dir::SessionsDirArgs;
 use crate::analysis::SessionSummary;
 use crate::report::{ShowJson, show_text, sum_up, terminal_width};
-use crate::session::{SESSION_CHANGED, Session, SessionError, SessionsDir};
+use crate::session::{SESSION_CHANGED, Selection, Session, SessionError, SessionsDir};
 
 /// Kernels of the table, unless told otherwise.
 const DEFAULT_LIMIT: usize = 20;
@@ -22,6 +22,9 @@ pub struct Args {
     /// Print JSON: all kernels unless limited, counts and sums as exact integers, times in ns
     #[arg(long)]
     json: bool,
+    /// Only this window, by number or name, with the windows within it
+    #[arg(long, value_name = "N|NAME")]
+    window: Option<String>,
     /// Kernels shown, the longest in total first; 0 for all [default: 20, with --json all]
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -31,7 +34,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let (session, summary) = read(&args.sessions.resolve()?, &args.session)?;
+    let (session, summary) = read(&args.sessions.resolve()?, &args.session, args.window.as_deref())?;
     let limit = match (args.limit, args.json) {
         (Some(0), _) | (None, true) => None,
         (Some(limit), _) => Some(limit),
@@ -53,12 +56,19 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// The launcher may compact the session while it is read: then it is read again.
-fn read(sessions: &SessionsDir, which: &OsString) -> Result<(Session, SessionSummary), SessionError> {
+fn read(
+    sessions: &SessionsDir,
+    which: &OsString,
+    window: Option<&str>,
+) -> Result<(Session, SessionSummary), SessionError> {
     const ATTEMPTS: u32 = 3;
     let mut attempt = 1;
     loop {
         let session = Session::open(sessions, which)?;
-        let summary = SessionSummary::of(&session)?;
+        let selection = window
+            .map(|window| Selection::find(session.manifest(), window))
+            .transpose()?;
+        let summary = SessionSummary::of_windows(&session, selection.as_ref())?;
         let changed = summary.problems.iter().any(|problem| problem.code == SESSION_CHANGED);
         if !changed || attempt == ATTEMPTS {
             return Ok((session, summary));

@@ -39,7 +39,7 @@ pub(crate) struct Delivery {
     canary: Canary,
     /// A window closed and the records are still on.
     settling: Option<Settling>,
-    /// Windows that had closed at the last flush, and at the one before: the latter's records have all come.
+    /// How many windows had closed at the last flush, and at the one before: the latter's records have all come.
     closed: usize,
     delivered: usize,
 }
@@ -119,13 +119,13 @@ impl Delivery {
         self.next_flush = if open {
             self.settling = None;
             self.listen_to_canary(brought);
-            if self.guest.windows.first_unsealed() < self.delivered {
+            if self.guest.windows.sealed() < self.delivered {
                 self.request_seal(None);
             }
             Some(Instant::now() + FLUSH_EVERY)
         } else {
             self.idle_flushes = if brought { 0 } else { self.idle_flushes + 1 };
-            if brought || self.guest.windows.first_unsealed() < self.delivered {
+            if brought || self.guest.windows.sealed() < self.delivered {
                 self.request_seal(self.settling.map(|_| SEAL_TIMEOUT));
             }
             self.settle();
@@ -143,9 +143,9 @@ impl Delivery {
             settling.grew = Instant::now();
         }
         // One long replay delivers nothing until it ends.
-        if settling.grew.elapsed() > SETTLE_QUIET || settling.since.elapsed() > SETTLE_LIMIT {
+        let is_settled = settling.grew.elapsed() > SETTLE_QUIET || settling.since.elapsed() > SETTLE_LIMIT;
+        if is_settled && self.guest.disable_if_closed() {
             self.settling = None;
-            self.guest.disable_if_closed();
         }
     }
 
@@ -236,7 +236,7 @@ impl Delivery {
     pub(crate) fn deliver(&mut self) {
         for _ in 0..FINISH_FLUSHES {
             self.flush_and_seal(Some(SEAL_TIMEOUT));
-            if self.guest.windows.first_unsealed() >= self.guest.windows.closed() {
+            if self.guest.windows.sealed() >= self.guest.windows.closed() {
                 break;
             }
             std::thread::sleep(DRAIN_FIRST);

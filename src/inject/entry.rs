@@ -8,9 +8,9 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, Ordering};
 use std::time::Duration;
 
+use crate::inject::command::{Open, Trigger, Which};
 use crate::inject::config::{Config, GateBy, GateKind};
 use crate::inject::descriptors;
-use crate::inject::gate::Open;
 use crate::inject::guest::Guest;
 use crate::inject::log::{self, log};
 use crate::inject::losses::Reason;
@@ -96,13 +96,7 @@ fn start_then(real: &Shadowed) -> u32 {
     // Our own failure must not keep the host's call from being made.
     guard::ffi((), || {
         if let Some(guest) = start().filter(|guest| opens_by_preload(guest)) {
-            guest.open_window(
-                Open {
-                    trigger: "profiler",
-                    ..Open::default()
-                },
-                true,
-            );
+            guest.open_window(Open::by(Trigger::Profiler), true);
         }
     });
     real.call()
@@ -111,7 +105,7 @@ fn start_then(real: &Shadowed) -> u32 {
 fn stop_then(real: &Shadowed) -> u32 {
     guard::ffi((), || {
         if let Some(guest) = guest().filter(|guest| opens_by_preload(guest)) {
-            guest.close_window(None, true);
+            let _ = guest.close_window(Which::Profiler, None, true);
         }
     });
     real.call()
@@ -124,21 +118,18 @@ fn opens_by_preload(guest: &Guest) -> bool {
 /// CUPTI calls back at the exit of cuProfilerStart, on the host's thread.
 pub(crate) fn profiler_started(mark: Option<u32>) {
     if let Some(guest) = guest() {
-        guest.open_window(
-            Open {
-                trigger: "profiler",
-                mark,
-                ..Open::default()
-            },
-            false,
-        );
+        let open = Open {
+            mark,
+            ..Open::by(Trigger::Profiler)
+        };
+        guest.open_window(open, false);
     }
 }
 
 /// CUPTI calls back at the entry of cuProfilerStop, on the host's thread.
 pub(crate) fn profiler_stopped(mark: Option<u32>) {
     if let Some(guest) = guest() {
-        guest.close_window(mark, false);
+        let _ = guest.close_window(Which::Profiler, mark, false);
     }
 }
 
@@ -194,13 +185,7 @@ fn try_start() -> Option<&'static Guest> {
 fn cuda_initialized(guest: &'static Guest, ours: *const c_void) {
     CUDA_INITIALIZED.store(true, Ordering::Release);
     match guest.config.gate {
-        GateKind::Process => guest.open_window(
-            Open {
-                trigger: "process",
-                ..Open::default()
-            },
-            true,
-        ),
+        GateKind::Process => guest.open_window(Open::by(Trigger::Process), true),
         GateKind::Manual => {}
         GateKind::Profiler => {
             let by_callback = match guest.config.gate_by {

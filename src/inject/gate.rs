@@ -1,21 +1,25 @@
 //! The gate: the one place that decides whether records count.
 //!
-//! What is asked for and what is are two variables. Whoever wants a change sets the first, then tries to bring the
-//! second after it; who finds another thread at that leaves it to the other, or to the steward. So no lock is ever
-//! held while CUPTI is called, and a caller inside a CUPTI callback never waits.
+//! Whoever wants a window opened or closed puts a command into the queue, then tries to be the one that carries the
+//! queue out, command by command. Who finds another thread at that leaves it to the other, or to the steward. So no
+//! lock is ever held while CUPTI is called, and a caller inside a CUPTI callback never waits.
+//!
+//! Windows may nest and overlap: records are on from the first one's opening until the last one has closed.
 
-use std::sync::Mutex;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::inject::attach;
+use crate::inject::command::{Command, Open, Which};
 use crate::inject::guest::{Guest, lock};
 use crate::inject::log::log;
 use crate::inject::threads::now_ns;
 use crate::inject::writer;
 use crate::schema::manifest::ProcessState;
 
-/// Longest wait of a host thread in cudaProfilerStart for another thread that is just opening the window.
+/// Longest wait of a host thread in cudaProfilerStart for another thread that is just at the gate.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
 const ARMED: u8 = 0;
@@ -23,45 +27,40 @@ const CAPTURING: u8 = 1;
 const OFF: u8 = 2;
 const ENDED: u8 = 3;
 
-/// A wish to open a window.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Open {
-    /// `process`, `profiler` or `manual`.
-    pub(crate) trigger: &'static str,
-    pub(crate) name: Option<String>,
-    /// Close it by itself after this long.
-    pub(crate) length: Option<Duration>,
-    /// Correlation id of the call that asks, where it is known.
-    pub(crate) mark: Option<u32>,
-}
+/// Number of the window that a command opened or closed, the newest of several; or why it was not done.
+pub(crate) type Answer = Result<u32, String>;
 
 /// The state machine `Armed → Capturing → Armed`, and `Off` or `Ended`, which nothing leaves.
 #[derive(Debug)]
 pub(crate) struct Gate {
     actual: AtomicU8,
-    wanted: AtomicBool,
+    queue: Mutex<VecDeque<Asked>>,
+    /// Some thread carries the queue out.
     busy: AtomicBool,
-    request: Mutex<Open>,
     deferred: Mutex<Option<Open>>,
-    close_mark: Mutex<Option<u32>>,
     timers: Mutex<Timers>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    command: Command,
+    answer: Arc<OnceLock<Answer>>,
 }
 
 #[derive(Debug, Default)]
 struct Timers {
     open_at: Option<(Instant, Open)>,
-    close_at: Option<Instant>,
+    /// By number of the window.
+    close_at: BTreeMap<u32, Instant>,
 }
 
 impl Gate {
     pub(crate) fn new() -> Gate {
         Gate {
             actual: AtomicU8::new(ARMED),
-            wanted: AtomicBool::new(false),
+            queue: Mutex::default(),
             busy: AtomicBool::new(false),
-            request: Mutex::default(),
             deferred: Mutex::default(),
-            close_mark: Mutex::default(),
             timers: Mutex::default(),
         }
     }
@@ -81,6 +80,10 @@ impl Gate {
         self.actual.load(Ordering::Acquire) == CAPTURING
     }
 
+    fn is_done(&self) -> bool {
+        self.actual.load(Ordering::Acquire) >= OFF
+    }
+
     /// From one state to another, unless the gate was turned off meanwhile.
     fn shift(&self, from: u8, to: u8) {
         let _ = self
@@ -91,7 +94,6 @@ impl Gate {
     /// Out for good; the problems say why.
     pub(crate) fn turn_off(&self) {
         self.actual.store(OFF, Ordering::Release);
-        self.wanted.store(false, Ordering::Release);
     }
 
     /// The process ends in order.
@@ -100,184 +102,211 @@ impl Gate {
             self.actual.store(ENDED, Ordering::Release);
         }
     }
+
+    fn try_hold(&self) -> bool {
+        self.busy
+            .compare_exchange(false, true, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    fn release(&self) {
+        self.busy.store(false, Ordering::Release);
+    }
+
+    fn next(&self) -> Option<Asked> {
+        lock(&self.queue).pop_front()
+    }
+
+    fn has_work(&self) -> bool {
+        !lock(&self.queue).is_empty()
+    }
 }
 
 impl Guest {
-    /// Opens a window now, or after the delay that the settings ask for.
+    /// Opens a window of the gate's own, now or after the delay that the settings ask for.
     pub(crate) fn open_window(&'static self, open: Open, may_wait: bool) {
-        let open = Open {
-            length: open.length.or(self.config.length),
-            ..open
-        };
         match self.config.after {
-            Some(delay) if open.trigger != "manual" => {
+            Some(delay) => {
                 lock(&self.gate.timers).open_at = Some((Instant::now() + delay, open));
                 self.wake.steward();
             }
-            _ => self.want_open(open, may_wait),
+            None => {
+                let _ = self.ask(Command::Open(open), may_wait);
+            }
         }
-    }
-
-    fn want_open(&'static self, open: Open, may_wait: bool) {
-        if self.gate.is_open() {
-            return;
-        }
-        *lock(&self.gate.request) = open;
-        self.gate.wanted.store(true, Ordering::Release);
-        self.reconcile(may_wait);
     }
 
     /// Opens the window that was asked for before CUDA was initialised.
     pub(crate) fn reopen_deferred(&'static self) {
         let deferred = lock(&self.gate.deferred).take();
         if let Some(open) = deferred {
-            self.want_open(open, true);
+            let _ = self.ask(Command::Open(open), true);
         }
     }
 
-    /// Closes the open window. `mark`: correlation id of the call that asks, where it is known.
-    pub(crate) fn close_window(&'static self, mark: Option<u32>, may_wait: bool) {
-        lock(&self.gate.timers).open_at = None;
-        *lock(&self.gate.deferred) = None;
-        *lock(&self.gate.close_mark) = mark;
-        self.gate.wanted.store(false, Ordering::Release);
-        self.reconcile(may_wait);
+    /// Closes windows. `mark`: correlation id of the call that asks, where it is known.
+    pub(crate) fn close_window(&'static self, which: Which, mark: Option<u32>, may_wait: bool) -> Answer {
+        if !matches!(which, Which::Number(_)) {
+            lock(&self.gate.timers).open_at = None;
+            *lock(&self.gate.deferred) = None;
+        }
+        self.ask(Command::Close(which, mark), may_wait)
     }
 
-    /// Brings what is after what is wanted.
-    pub(crate) fn reconcile(&'static self, may_wait: bool) {
+    /// Has a command carried out, by this thread or by another.
+    pub(crate) fn ask(&'static self, command: Command, may_wait: bool) -> Answer {
+        let answer = Arc::new(OnceLock::new());
+        lock(&self.gate.queue).push_back(Asked {
+            command,
+            answer: Arc::clone(&answer),
+        });
+        self.carry_out(may_wait);
+        answer.get().cloned().unwrap_or_else(|| {
+            Err("asked for, but not done yet: another thread of the process is opening or closing a window".to_owned())
+        })
+    }
+
+    /// Carries the queue out, unless another thread does.
+    pub(crate) fn carry_out(&'static self, may_wait: bool) {
         let started = Instant::now();
         loop {
-            let actual = self.gate.actual.load(Ordering::Acquire);
-            let wanted = self.gate.wanted.load(Ordering::Acquire);
-            if actual >= OFF || (actual == CAPTURING) == wanted {
-                return;
-            }
-            if self
-                .gate
-                .busy
-                .compare_exchange(false, true, Ordering::AcqRel, Ordering::Acquire)
-                .is_ok()
-            {
-                // Another thread may have finished between the look and the lock: look again inside.
-                let open_now = self.gate.is_open();
-                match (open_now, self.gate.wanted.load(Ordering::Acquire)) {
-                    (false, true) => self.open_now(),
-                    (true, false) => self.close_now(),
-                    _ => {}
+            if self.gate.try_hold() {
+                while let Some(asked) = self.gate.next() {
+                    let _ = asked.answer.set(self.execute(asked.command));
                 }
-                self.gate.busy.store(false, Ordering::Release);
+                self.gate.release();
+                // A command may have come after the last look, whose thread did not wait.
+                if !self.gate.has_work() {
+                    return;
+                }
             } else if may_wait && started.elapsed() < MAX_WAIT {
                 std::thread::sleep(Duration::from_micros(50));
             } else {
-                self.wake.steward();
+                if self.gate.has_work() {
+                    self.wake.steward();
+                }
                 return;
             }
         }
     }
 
-    fn open_now(&'static self) {
-        let open = std::mem::take(&mut *lock(&self.gate.request));
+    fn execute(&'static self, command: Command) -> Answer {
+        if self.gate.is_done() {
+            let problems = self.problems();
+            let why = problems.last().map(|problem| problem.message.clone());
+            return Err(why.unwrap_or_else(|| "the process ends".to_owned()));
+        }
+        match command {
+            Command::Open(open) => self.open_now(open),
+            Command::Close(which, mark) => self.close_now(which, mark),
+        }
+    }
+
+    fn open_now(&'static self, open: Open) -> Answer {
+        open.check(&self.windows.open_now())?;
         let attached = match attach::attached(self) {
             Ok(Some(attached)) => attached,
-            // CUDA is not initialised yet: InitializeInjection comes back to it.
             Ok(None) => {
-                *lock(&self.gate.deferred) = Some(open);
-                self.gate.wanted.store(false, Ordering::Release);
-                return;
+                // Those that the program asks for come back to it in InitializeInjection.
+                if open.trigger.is_gates_own() {
+                    *lock(&self.gate.deferred) = Some(open);
+                }
+                return Err("CUDA is not initialised in this process yet".to_owned());
             }
-            Err(problem) => {
-                self.gate.turn_off();
-                self.problem(&problem.code, problem.message);
-                self.wake.steward();
-                return;
-            }
+            Err(problem) => return self.give_up(&problem.code, problem.message),
         };
         if let Err(error) = writer::ensure_running(self) {
-            self.gate.turn_off();
-            self.problem("no_thread", format!("failed to start the writer thread: {error}"));
-            return;
+            return self.give_up("no_thread", format!("failed to start the writer thread: {error}"));
         }
         let mark = open.mark.or_else(|| attached.mark());
         // The window is known before the first of its records can arrive.
-        let number = self.windows.open(now_ns(), mark, open.trigger, open.name);
-        if let Err(problem) = attached.enable(&self.config) {
-            self.windows.close(now_ns(), attached.mark());
-            self.gate.turn_off();
-            self.problem(&problem.code, problem.message);
-            self.wake.steward();
-            return;
+        let number = self.windows.open(now_ns(), mark, open.trigger.name(), open.name);
+        if !self.gate.is_open()
+            && let Err(problem) = attached.enable(&self.config)
+        {
+            self.windows.close(number, now_ns(), attached.mark());
+            return self.give_up(&problem.code, problem.message);
         }
-        lock(&self.gate.timers).close_at = open.length.map(|length| Instant::now() + length);
+        if let Some(length) = open.length.or(self.config.length) {
+            lock(&self.gate.timers).close_at.insert(number, Instant::now() + length);
+        }
         self.gate.shift(ARMED, CAPTURING);
-        log!("window {number} open ({}), mark {mark:?}", open.trigger);
+        log!("window {number} open ({}), mark {mark:?}", open.trigger.name());
         self.touch();
         self.wake.steward();
+        Ok(number)
     }
 
-    fn close_now(&'static self) {
-        let Some(attached) = self.attached.get() else { return };
-        let mark = lock(&self.gate.close_mark).take().or_else(|| attached.mark());
-        // Records are turned off by the steward, once what the window launched has arrived (see `disable_if_closed`).
-        let number = self.windows.close(now_ns(), mark);
-        lock(&self.gate.timers).close_at = None;
-        self.gate.shift(CAPTURING, ARMED);
-        log!("window {} closed, mark {mark:?}", number.unwrap_or_default());
+    fn give_up(&'static self, code: &str, message: String) -> Answer {
+        self.gate.turn_off();
+        self.problem(code, message.clone());
+        self.wake.steward();
+        Err(message)
+    }
+
+    fn close_now(&'static self, which: Which, mark: Option<u32>) -> Answer {
+        let numbers = which.among(&self.windows.open_now())?;
+        let mark = mark.or_else(|| self.attached.get().and_then(|attached| attached.mark()));
+        let end_ns = now_ns();
+        // The inner ones first.
+        for number in numbers.iter().rev() {
+            self.windows.close(*number, end_ns, mark);
+            lock(&self.gate.timers).close_at.remove(number);
+            log!("window {number} closed, mark {mark:?}");
+        }
         self.touch();
-        self.wake.steward_to_drain();
+        if self.windows.open_now().is_empty() {
+            // Records are turned off by the steward, once what was launched has arrived (see `disable_if_closed`).
+            self.gate.shift(CAPTURING, ARMED);
+            self.wake.steward_to_drain();
+        } else {
+            self.wake.steward();
+        }
+        Ok(numbers.last().copied().unwrap_or_default())
     }
 
-    /// Turns the records off, unless a window is open again or just opening.
+    /// Turns the records off, unless a window is open again or just opening. False: somebody is at the gate, try again.
     ///
     /// Not at the stop itself: the nodes of a CUDA graph write their times to memory of the graph, and once the kinds
     /// are off CUPTI no longer reads them before the next replay overwrites them. On the H100 the last replay of a
     /// window then had kernels that ended with the next replay. So they stay on until the window's records are here.
-    pub(crate) fn disable_if_closed(&'static self) {
-        if self
-            .gate
-            .busy
-            .compare_exchange(false, true, Ordering::AcqRel, Ordering::Acquire)
-            .is_err()
-        {
-            return;
+    pub(crate) fn disable_if_closed(&'static self) -> bool {
+        if !self.gate.try_hold() {
+            return false;
         }
         if !self.gate.is_open()
-            && !self.gate.wanted.load(Ordering::Acquire)
+            && !self.gate.has_work()
             && let Some(attached) = self.attached.get()
         {
             attached.disable();
             log!("records off");
         }
-        self.gate.busy.store(false, Ordering::Release);
+        self.gate.release();
         // Whoever wanted a window meanwhile left it to us.
-        self.reconcile(false);
+        self.carry_out(false);
+        true
     }
 
     /// Lets the timers act; returns how long the steward may sleep.
     pub(crate) fn run_timers(&'static self) -> Option<Duration> {
         let now = Instant::now();
-        let (open, close, next) = {
+        let (open, close) = {
             let mut timers = lock(&self.gate.timers);
             let open = timers.open_at.take_if(|(at, _)| *at <= now).map(|(_, open)| open);
-            let close = timers.close_at.take_if(|at| *at <= now).is_some();
-            let next = [timers.open_at.as_ref().map(|(at, _)| *at), timers.close_at]
-                .into_iter()
-                .flatten()
-                .min();
-            (open, close, next)
+            let due = timers.close_at.iter().filter(|(_, at)| **at <= now);
+            (open, due.map(|(number, _)| *number).collect::<Vec<_>>())
         };
         if let Some(open) = open {
-            self.want_open(open, false);
+            let _ = self.ask(Command::Open(open), false);
         }
-        if close {
-            self.close_window(None, false);
+        for number in close {
+            lock(&self.gate.timers).close_at.remove(&number);
+            let _ = self.close_window(Which::Number(number), None, false);
         }
-        // A window just opened sets a timer of its own.
-        let close_at = lock(&self.gate.timers).close_at;
-        [next, close_at]
-            .into_iter()
-            .flatten()
-            .min()
-            .map(|at| at.saturating_duration_since(now))
+        // A window just opened set a timer of its own.
+        let timers = lock(&self.gate.timers);
+        let open_at = timers.open_at.as_ref().map(|(at, _)| *at);
+        let next = open_at.into_iter().chain(timers.close_at.values().copied()).min();
+        next.map(|at| at.saturating_duration_since(now))
     }
 }

@@ -1,6 +1,6 @@
 //! All that the guest does inside its host. Order of a record's way:
 //!
-//! `entry` (how we get in) → `gate` (whether records count) → `attach` (CUPTI) → `buffers` (memory lent to CUPTI)
+//! `entry` (how we get in) → `command`, `gate` (whether records count) → `attach` (CUPTI) → `buffers` (memory lent to CUPTI)
 //! → `writer` (our thread) → `decode` (bytes to records) → `rows` and `kernels` (records to columns)
 //! → `segments` and `pages` (columns to Parquet). `steward` is the other thread: `control` socket, timers, `delivery` (flushes).
 //!
@@ -19,6 +19,7 @@
 
 mod attach;
 mod buffers;
+mod command;
 mod config;
 mod control;
 mod decode;

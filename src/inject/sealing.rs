@@ -10,7 +10,6 @@ use crate::inject::losses::Reason;
 use crate::inject::names::Names;
 use crate::inject::rows::Rows;
 use crate::inject::segments::Segments;
-use crate::inject::windows::WindowFinder;
 use crate::schema::columns::{Table, TableBuilder};
 use crate::schema::manifest::Loss;
 use crate::schema::tables::*;
@@ -26,13 +25,7 @@ pub(crate) struct Sealing {
 
 impl Sealing {
     /// Seals every table that has rows; the first error is returned, its rows are counted as lost.
-    pub(crate) fn seal(
-        &mut self,
-        guest: &Guest,
-        rows: &mut Rows,
-        names: &Names,
-        windows: &WindowFinder,
-    ) -> Option<io::Error> {
+    pub(crate) fn seal(&mut self, guest: &Guest, rows: &mut Rows, names: &Names) -> Option<io::Error> {
         let mut errors = vec![self.kernels(guest, &mut rows.kernels, names)];
         errors.push(self.table(guest, &mut rows.memcpys));
         errors.push(self.table(guest, &mut rows.memsets));
@@ -42,7 +35,7 @@ impl Sealing {
         errors.push(self.table(guest, &mut rows.contexts));
         errors.push(self.table(guest, &mut rows.streams));
         errors.push(self.devices(guest));
-        errors.push(self.windows(guest, windows));
+        errors.push(self.windows(guest));
         errors.push(self.losses(guest));
         errors.into_iter().find_map(Result::err)
     }
@@ -96,15 +89,9 @@ impl Sealing {
     }
 
     /// Windows that have closed since the last seal.
-    fn windows(&mut self, guest: &Guest, windows: &WindowFinder) -> io::Result<()> {
+    fn windows(&mut self, guest: &Guest) -> io::Result<()> {
         let mut builder = WindowsBuilder::default();
-        for span in windows
-            .spans()
-            .iter()
-            .skip(self.windows)
-            .take_while(|span| span.window.end_ns.is_some())
-        {
-            let window = &span.window;
+        for window in guest.windows.closed_after(self.windows) {
             builder.push(WindowRow {
                 pid: guest.identity.pid,
                 window: window.number,

@@ -6,9 +6,10 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::inject::command::{Command, Open, Trigger, Which};
 use crate::inject::control::{self, ControlSocket};
 use crate::inject::delivery::{Delivery, SEAL_TIMEOUT};
-use crate::inject::gate::Open;
+use crate::inject::gate::Answer;
 use crate::inject::guest::Guest;
 use crate::inject::log::log;
 use crate::inject::process_file;
@@ -18,6 +19,9 @@ use crate::schema::manifest::ProcessState;
 
 /// Rest after a client that could not be accepted.
 const REST: Duration = Duration::from_millis(100);
+
+/// Open windows in a reply, so that it stays short.
+const OPEN_SHOWN: usize = 100;
 
 /// Starts the steward.
 pub(crate) fn start(guest: &'static Guest) -> io::Result<()> {
@@ -55,7 +59,7 @@ impl Steward {
 
     fn run(mut self) {
         loop {
-            self.guest.reconcile(false);
+            self.guest.carry_out(false);
             let timer = self.guest.run_timers();
             // First of all: a flush may never return, and this process must be known all the same.
             self.write_process_file(None);
@@ -89,7 +93,7 @@ impl Steward {
 
     fn finish(&mut self) {
         let attached = self.guest.attached.get().is_some();
-        self.guest.close_window(None, true);
+        let _ = self.guest.close_window(Which::All, None, true);
         let delivered = !attached || self.delivery.finish();
         self.guest.gate.end();
         self.guest.touch();
@@ -137,44 +141,41 @@ impl Steward {
 
     fn answer(&mut self, op: Op) -> Reply {
         match op {
-            Op::Start { name, for_ns } => {
-                if self.guest.gate.is_open() {
-                    return self.reply(Some("a window is open already".to_owned()));
-                }
-                let length = for_ns.map(Duration::from_nanos);
-                self.guest.open_window(
-                    Open {
-                        trigger: "manual",
-                        name,
-                        length,
-                        mark: None,
-                    },
-                    true,
-                );
-                let failed = (!self.guest.gate.is_open()).then(|| {
-                    let problems = self.guest.problems();
-                    problems.last().map_or_else(
-                        || "CUDA is not initialised in this process yet".to_owned(),
-                        |problem| problem.message.clone(),
-                    )
-                });
-                self.reply(failed)
+            Op::Start { name, for_ns, nested } => {
+                let open = Open {
+                    trigger: if nested { Trigger::Region } else { Trigger::Manual },
+                    name,
+                    length: for_ns.map(Duration::from_nanos),
+                    mark: None,
+                };
+                let opened = self.guest.ask(Command::Open(open), true);
+                self.reply_about(opened)
             }
-            Op::Stop => {
-                if !self.guest.gate.is_open() {
-                    return self.reply(Some("no window is open".to_owned()));
+            Op::Stop { window } => {
+                let which = window.map_or(Which::All, Which::Number);
+                let closed = self.guest.close_window(which, None, true);
+                if closed.is_ok() && !self.guest.gate.is_open() {
+                    self.delivery.deliver();
                 }
-                self.guest.close_window(None, true);
-                self.delivery.deliver();
                 // The answer must not come before the process file says so.
                 self.write_process_file(None);
-                self.reply(None)
+                self.reply_about(closed)
             }
             Op::Status => self.reply(None),
             Op::Flush => {
                 self.delivery.flush_and_seal(Some(SEAL_TIMEOUT));
                 self.reply(None)
             }
+        }
+    }
+
+    fn reply_about(&self, answer: Answer) -> Reply {
+        match answer {
+            Ok(window) => Reply {
+                window: Some(window),
+                ..self.reply(None)
+            },
+            Err(refusal) => self.reply(Some(refusal)),
         }
     }
 
@@ -190,6 +191,16 @@ impl Steward {
             ok: error.is_none(),
             state: state.to_owned(),
             window: self.guest.windows.newest(),
+            open: self
+                .guest
+                .windows
+                .open_now()
+                .iter()
+                .rev()
+                .take(OPEN_SHOWN)
+                .map(|w| w.number)
+                .rev()
+                .collect(),
             rows: self.guest.rows(),
             error,
         }

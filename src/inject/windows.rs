@@ -1,10 +1,11 @@
 //! Windows of capture, and the question which one a record belongs to.
 //!
-//! A record belongs to the window in which its work was *launched*, however late it ran. Launch order is read from
-//! CUPTI's correlation ids: one counter for the whole process, marked as a window opens and closes. Ids are 32 bits
-//! and wrap, so they decide only near a boundary; farther away the record's own time does, and everywhere where no
-//! mark could be had.
+//! A record belongs to the window opened last of those in which its work was *launched*, however late it ran. Launch
+//! order is read from CUPTI's correlation ids: one counter for the whole process, marked as a window opens and closes.
+//! Ids are 32 bits and wrap, so they decide only near a boundary; farther away the record's own time does, and
+//! everywhere where no mark could be had.
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,116 +15,189 @@ use crate::schema::manifest;
 /// Distance from a boundary beyond which no queued work reaches and time alone decides.
 const NEAR_NS: i64 = 60_000_000_000;
 
-/// One start/stop pair.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Span {
-    pub(crate) window: manifest::Window,
-    /// Last correlation id given out before it opened.
-    pub(crate) opened_at: Option<u32>,
-    /// Last correlation id given out before it closed.
-    pub(crate) closed_at: Option<u32>,
+/// A window opened or closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Boundary {
+    window: u32,
+    opens: bool,
+    time_ns: i64,
+    /// Last correlation id given out before it.
+    mark: Option<u32>,
+    /// Window that launches belong to from here on: the newest of the open ones.
+    holder: Option<u32>,
 }
 
-impl Span {
-    fn holds(&self, correlation_id: u32, start_ns: i64) -> bool {
-        let after_start = match self.opened_at {
-            Some(mark) if correlation_id != 0 && (start_ns - self.window.start_ns).abs() < NEAR_NS => {
-                is_later(correlation_id, mark)
-            }
-            _ => start_ns >= self.window.start_ns,
-        };
-        let before_end = match (self.window.end_ns, self.closed_at) {
-            (None, _) => true,
-            (Some(end_ns), Some(mark)) if correlation_id != 0 && (start_ns - end_ns).abs() < NEAR_NS => {
-                !is_later(correlation_id, mark)
-            }
-            (Some(end_ns), _) => start_ns <= end_ns,
-        };
-        after_start && before_end
+impl Boundary {
+    /// Whether a record's work was launched after it.
+    fn is_before(&self, correlation_id: u32, start_ns: i64) -> bool {
+        match self.mark {
+            Some(mark) if correlation_id != 0 && is_near(start_ns, self.time_ns) => is_later(correlation_id, mark),
+            _ if self.opens => start_ns >= self.time_ns,
+            _ => start_ns > self.time_ns,
+        }
     }
+
+    /// A CUPTI callback that could not wait brings its own, older mark.
+    fn is_after(&self, other: &Boundary) -> bool {
+        match (self.mark, other.mark) {
+            (Some(mark), Some(other_mark)) => is_near(self.time_ns, other.time_ns) && is_later(mark, other_mark),
+            _ => false,
+        }
+    }
+}
+
+fn is_near(time_ns: i64, other_ns: i64) -> bool {
+    (time_ns - other_ns).abs() < NEAR_NS
 }
 
 fn is_later(id: u32, mark: u32) -> bool {
     id.wrapping_sub(mark).cast_signed() > 0
 }
 
-/// Every window of this process.
+/// Every window of this process. They may nest and overlap.
 #[derive(Debug, Default)]
 pub(crate) struct Windows {
-    spans: Mutex<Vec<Span>>,
+    known: Mutex<Known>,
     version: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// By number, from 1.
+    windows: Vec<manifest::Window>,
+    open: BTreeSet<u32>,
+    /// In the order in which they closed; they get on disk in that order, too.
+    closed: Vec<u32>,
+    /// How many of `closed` are on disk.
+    sealed: usize,
+    /// In launch order.
+    boundaries: Vec<Boundary>,
+}
+
+impl Known {
+    fn window(&mut self, number: u32) -> Option<&mut manifest::Window> {
+        self.windows.get_mut(number.checked_sub(1)? as usize)
+    }
+
+    fn add(&mut self, boundary: Boundary) {
+        let before = self.boundaries.iter().rposition(|known| !known.is_after(&boundary));
+        let at = before.map_or(0, |index| index + 1);
+        self.boundaries.insert(at, boundary);
+        // Back from what is open now.
+        let mut open = self.open.clone();
+        for boundary in self.boundaries[at..].iter_mut().rev() {
+            boundary.holder = open.last().copied();
+            if boundary.opens {
+                open.remove(&boundary.window);
+            } else {
+                open.insert(boundary.window);
+            }
+        }
+    }
 }
 
 impl Windows {
     /// Opens the next window.
     pub(crate) fn open(&self, start_ns: i64, mark: Option<u32>, trigger: &str, name: Option<String>) -> u32 {
-        let mut spans = lock(&self.spans);
-        let number = u32::try_from(spans.len()).unwrap_or(u32::MAX).saturating_add(1);
-        let window = manifest::Window {
+        let mut known = lock(&self.known);
+        let number = u32::try_from(known.windows.len()).unwrap_or(u32::MAX).saturating_add(1);
+        known.windows.push(manifest::Window {
             number,
             start_ns,
             end_ns: None,
             trigger: trigger.to_owned(),
             name,
             sealed_ns: None,
-        };
-        spans.push(Span {
-            window,
-            opened_at: mark,
-            closed_at: None,
+        });
+        known.open.insert(number);
+        known.add(Boundary {
+            window: number,
+            opens: true,
+            time_ns: start_ns,
+            mark,
+            holder: None,
         });
         self.version.fetch_add(1, Ordering::Release);
         number
     }
 
-    /// Closes the open window, if one is.
-    pub(crate) fn close(&self, end_ns: i64, mark: Option<u32>) -> Option<u32> {
-        let mut spans = lock(&self.spans);
-        let span = spans.last_mut().filter(|span| span.window.end_ns.is_none())?;
-        span.window.end_ns = Some(end_ns);
-        span.closed_at = mark;
-        self.version.fetch_add(1, Ordering::Release);
-        Some(span.window.number)
-    }
-
-    /// Windows that have closed.
-    pub(crate) fn closed(&self) -> usize {
-        lock(&self.spans)
-            .iter()
-            .take_while(|span| span.window.end_ns.is_some())
-            .count()
-    }
-
-    /// Windows before the first that is not on disk.
-    pub(crate) fn first_unsealed(&self) -> usize {
-        lock(&self.spans)
-            .iter()
-            .take_while(|span| span.window.sealed_ns.is_some())
-            .count()
-    }
-
-    /// The first `closed` windows are on disk.
-    pub(crate) fn sealed(&self, closed: usize, now_ns: i64) {
-        for span in lock(&self.spans).iter_mut().take(closed) {
-            span.window.sealed_ns.get_or_insert(now_ns);
+    /// Closes a window; false if it is not open.
+    pub(crate) fn close(&self, number: u32, end_ns: i64, mark: Option<u32>) -> bool {
+        let mut known = lock(&self.known);
+        if !known.open.remove(&number) {
+            return false;
         }
+        if let Some(window) = known.window(number) {
+            window.end_ns = Some(end_ns);
+        }
+        known.closed.push(number);
+        known.add(Boundary {
+            window: number,
+            opens: false,
+            time_ns: end_ns,
+            mark,
+            holder: None,
+        });
+        self.version.fetch_add(1, Ordering::Release);
+        true
+    }
+
+    /// Those that are open, the newest last.
+    pub(crate) fn open_now(&self) -> Vec<manifest::Window> {
+        let mut known = lock(&self.known);
+        let open = known.open.clone();
+        open.into_iter()
+            .filter_map(|number| known.window(number).cloned())
+            .collect()
+    }
+
+    /// How many have closed.
+    pub(crate) fn closed(&self) -> usize {
+        lock(&self.known).closed.len()
+    }
+
+    /// How many of them are on disk: the first that closed.
+    pub(crate) fn sealed(&self) -> usize {
+        lock(&self.known).sealed
+    }
+
+    /// The first `closed` that closed are on disk.
+    pub(crate) fn seal(&self, closed: usize, now_ns: i64) {
+        let mut known = lock(&self.known);
+        while known.sealed < closed.min(known.closed.len()) {
+            let number = known.closed[known.sealed];
+            if let Some(window) = known.window(number) {
+                window.sealed_ns = Some(now_ns);
+            }
+            known.sealed += 1;
+        }
+    }
+
+    /// Those that closed after the first `closed` ones, for their table.
+    pub(crate) fn closed_after(&self, closed: usize) -> Vec<manifest::Window> {
+        let mut known = lock(&self.known);
+        let numbers = known.closed.get(closed..).unwrap_or_default().to_vec();
+        numbers
+            .into_iter()
+            .filter_map(|number| known.window(number).cloned())
+            .collect()
     }
 
     /// Number of the newest window.
     pub(crate) fn newest(&self) -> Option<u32> {
-        lock(&self.spans).last().map(|span| span.window.number)
+        lock(&self.known).windows.last().map(|window| window.number)
     }
 
     /// For the process file.
     pub(crate) fn manifest(&self) -> Vec<manifest::Window> {
-        lock(&self.spans).iter().map(|span| span.window.clone()).collect()
+        lock(&self.known).windows.clone()
     }
 }
 
 /// The writer's own copy, renewed when a window opened or closed.
 #[derive(Debug, Default)]
 pub(crate) struct WindowFinder {
-    spans: Vec<Span>,
+    boundaries: Vec<Boundary>,
     version: u64,
 }
 
@@ -132,41 +206,30 @@ impl WindowFinder {
     pub(crate) fn renew(&mut self, windows: &Windows) {
         let version = windows.version.load(Ordering::Acquire);
         if version != self.version {
-            self.spans.clone_from(&lock(&windows.spans));
+            self.boundaries.clone_from(&lock(&windows.known).boundaries);
             self.version = version;
         }
     }
 
     /// Number of the window that a record belongs to.
     pub(crate) fn find(&self, correlation_id: u32, start_ns: i64) -> Option<u32> {
-        // Beyond a window that closed long before, no earlier one can hold it: the search stays short however many
-        // windows there were.
-        let span = self
-            .spans
-            .iter()
-            .rev()
-            .take_while(|span| span.window.end_ns.is_none_or(|end_ns| end_ns + NEAR_NS > start_ns))
-            .find(|span| span.holds(correlation_id, start_ns))?;
-        Some(span.window.number)
+        let after = self
+            .boundaries
+            .partition_point(|boundary| boundary.is_before(correlation_id, start_ns));
+        self.boundaries.get(after.checked_sub(1)?)?.holder
     }
 
     /// True for the driver call by which a window was marked: ours, not the program's.
     pub(crate) fn is_mark(&self, correlation_id: u32) -> bool {
         let mark = Some(correlation_id);
-        self.spans
-            .iter()
-            .rev()
-            .any(|span| span.opened_at == mark || span.closed_at == mark)
-    }
-
-    /// All windows, for their table.
-    pub(crate) fn spans(&self) -> &[Span] {
-        &self.spans
+        self.boundaries.iter().rev().any(|boundary| boundary.mark == mark)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn finder(windows: &Windows) -> WindowFinder {
@@ -179,7 +242,7 @@ mod tests {
     fn work_launched_before_the_stop_counts_however_late_it_runs() {
         let windows = Windows::default();
         windows.open(1_000, Some(10), "profiler", None);
-        windows.close(2_000, Some(20));
+        windows.close(1, 2_000, Some(20));
         windows.open(3_000, Some(30), "profiler", None);
         let finder = finder(&windows);
         assert_eq!(finder.find(15, 1_500), Some(1));
@@ -190,10 +253,24 @@ mod tests {
     }
 
     #[test]
+    fn the_window_opened_last_takes_the_record() {
+        let windows = Windows::default();
+        windows.open(0, Some(0), "region", None);
+        windows.open(100, Some(10), "region", None);
+        windows.open(200, Some(20), "region", None);
+        windows.close(2, 300, Some(30));
+        windows.close(3, 400, Some(40));
+        windows.close(1, 500, Some(50));
+        let finder = finder(&windows);
+        let found: Vec<_> = [5, 15, 25, 35, 45, 55].map(|id| finder.find(id, 9_000)).into();
+        assert_eq!(found, [Some(1), Some(2), Some(3), Some(3), Some(1), None]);
+    }
+
+    #[test]
     fn ids_wrap() {
         let windows = Windows::default();
         windows.open(1_000, Some(u32::MAX - 1), "profiler", None);
-        windows.close(2_000, Some(3));
+        windows.close(1, 2_000, Some(3));
         let finder = finder(&windows);
         assert_eq!(finder.find(u32::MAX, 1_500), Some(1));
         assert_eq!(finder.find(2, 1_500), Some(1));
@@ -206,45 +283,156 @@ mod tests {
         windows.open(0, Some(10), "process", None);
         // 2^31 calls later the id looks smaller than the mark.
         assert_eq!(finder(&windows).find(9, 10 * NEAR_NS), Some(1));
+        windows.open(10 * NEAR_NS, Some(5), "region", None);
+        let finder = finder(&windows);
+        assert_eq!(finder.find(4, 10 * NEAR_NS + 1), Some(1));
+        assert_eq!(finder.find(6, 10 * NEAR_NS + 1), Some(2));
     }
 
     #[test]
     fn without_marks_time_decides() {
         let windows = Windows::default();
         windows.open(1_000, None, "manual", None);
-        windows.close(2_000, None);
+        windows.close(1, 2_000, None);
         let finder = finder(&windows);
         assert_eq!(finder.find(5, 999), None);
         assert_eq!(finder.find(5, 1_000), Some(1));
+        assert_eq!(finder.find(5, 2_000), Some(1));
         assert_eq!(finder.find(5, 2_001), None);
     }
 
     #[test]
-    fn old_windows_are_not_searched() {
+    fn a_callback_that_came_late_keeps_its_place() {
         let windows = Windows::default();
-        let step = NEAR_NS / 10;
-        for number in 0..1_000_u32 {
-            let start_ns = i64::from(number) * step;
-            windows.open(start_ns, Some(number * 10), "profiler", None);
-            windows.close(start_ns + step / 2, Some(number * 10 + 5));
-        }
+        windows.open(0, Some(10), "profiler", None);
+        windows.open(1_000, Some(103), "region", None);
+        // cuProfilerStop was call 100; whoever held the gate then had marked the region first.
+        windows.close(1, 1_001, Some(100));
         let finder = finder(&windows);
-        assert_eq!(finder.find(9_993, 999 * step + 1), Some(1_000));
-        assert_eq!(
-            finder.find(13, step + 1),
-            Some(2),
-            "also the early ones while their records come"
-        );
-        assert_eq!(finder.find(9_998, 999 * step + step * 3 / 4), None);
-        assert!(finder.is_mark(9_995) && !finder.is_mark(9_996));
+        assert_eq!(finder.find(100, 2_000), Some(1));
+        assert_eq!(finder.find(102, 2_000), None);
+        assert_eq!(finder.find(104, 2_000), Some(2));
     }
 
     #[test]
-    fn close_without_open_is_nothing() {
+    fn many_windows_of_a_long_time() {
         let windows = Windows::default();
-        assert_eq!(windows.close(1, None), None);
+        let step = NEAR_NS / 10;
+        windows.open(0, Some(0), "process", None);
+        for number in 1..=1_000_u32 {
+            let start_ns = i64::from(number) * step;
+            windows.open(start_ns, Some(number * 10), "profiler", None);
+            windows.close(number + 1, start_ns + step / 2, Some(number * 10 + 5));
+        }
+        let finder = finder(&windows);
+        assert_eq!(finder.find(10_003, 1_000 * step + 1), Some(1_001));
+        assert_eq!(finder.find(13, step + 1), Some(2), "also the early ones");
+        assert_eq!(finder.find(10_008, 1_000 * step + step * 3 / 4), Some(1), "between");
+        assert!(finder.is_mark(10_005) && !finder.is_mark(10_006));
+    }
+
+    #[test]
+    fn only_an_open_window_closes() {
+        let windows = Windows::default();
+        assert!(!windows.close(0, 1, None) && !windows.close(1, 1, None));
         assert_eq!(windows.open(2, None, "manual", None), 1);
-        assert_eq!(windows.close(3, None), Some(1));
-        assert_eq!(windows.close(4, None), None);
+        assert!(windows.close(1, 3, None));
+        assert!(!windows.close(1, 4, None));
+        assert_eq!(windows.manifest()[0].end_ns, Some(3));
+    }
+
+    #[test]
+    fn windows_get_on_disk_in_the_order_in_which_they_closed() {
+        let windows = Windows::default();
+        for number in 1..=3 {
+            assert_eq!(
+                windows.open(number, None, "region", None),
+                u32::try_from(number).unwrap()
+            );
+        }
+        windows.close(3, 10, None);
+        windows.close(1, 11, None);
+        assert_eq!((windows.closed(), windows.sealed()), (2, 0));
+        windows.seal(1, 20);
+        windows.seal(0, 21);
+        let sealed = |windows: &Windows| windows.manifest().iter().map(|w| w.sealed_ns).collect::<Vec<_>>();
+        assert_eq!(sealed(&windows), [None, None, Some(20)]);
+        let numbers = |closed| {
+            windows
+                .closed_after(closed)
+                .iter()
+                .map(|w| w.number)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!((numbers(0), numbers(1), numbers(9)), (vec![3, 1], vec![1], vec![]));
+        windows.seal(9, 30);
+        assert_eq!((windows.closed(), windows.sealed()), (2, 2));
+        assert_eq!(sealed(&windows), [Some(30), None, Some(20)]);
+        assert_eq!(windows.open_now().iter().map(|w| w.number).collect::<Vec<_>>(), [2]);
+    }
+
+    /// A window as the naive search has it: opened and closed after these ids.
+    #[derive(Debug)]
+    struct Naive {
+        opened: u32,
+        closed: Option<u32>,
+    }
+
+    /// What happens after some more launches.
+    #[derive(Debug, Clone)]
+    enum Event {
+        Open,
+        /// The n-th of the open ones, if there is one.
+        Close(usize),
+    }
+
+    fn events() -> impl Strategy<Value = Vec<(u32, Event)>> {
+        let event = prop_oneof![Just(Event::Open), (0..4_usize).prop_map(Event::Close)];
+        prop::collection::vec((0..4_u32, event), 0..40)
+    }
+
+    proptest! {
+        #[test]
+        fn every_id_gets_the_window_that_a_naive_search_gives(
+            events in events(),
+            base in prop_oneof![Just(1_u32), Just(u32::MAX - 20)],
+            late in prop::collection::vec(0..3_u32, 40),
+        ) {
+            let windows = Windows::default();
+            let mut naive: Vec<Naive> = Vec::new();
+            let mut id = 0_u32;
+            for ((launches, event), late) in events.into_iter().zip(late) {
+                // A close may be told late, after launches that are no longer its own.
+                id += launches + late;
+                let mark = id - late.min(launches);
+                match event {
+                    Event::Open => {
+                        let number = windows.open(i64::from(id), Some(base.wrapping_add(id)), "region", None);
+                        naive.push(Naive { opened: id, closed: None });
+                        prop_assert_eq!(number as usize, naive.len());
+                    }
+                    Event::Close(nth) => {
+                        let open: Vec<_> = (0..naive.len()).filter(|&index| naive[index].closed.is_none()).collect();
+                        let Some(&index) = open.get(nth) else { continue };
+                        let mark = mark.max(naive[index].opened);
+                        naive[index].closed = Some(mark);
+                        let number = u32::try_from(index + 1).unwrap();
+                        prop_assert!(windows.close(number, i64::from(id), Some(base.wrapping_add(mark))));
+                    }
+                }
+            }
+            let finder = finder(&windows);
+            for launched in 0..id + 5 {
+                let holds = |window: &Naive| launched > window.opened && window.closed.is_none_or(|closed| launched <= closed);
+                let expected = naive.iter().rposition(holds).map(|index| u32::try_from(index + 1).unwrap());
+                let correlation_id = base.wrapping_add(launched);
+                if correlation_id != 0 {
+                    prop_assert_eq!(finder.find(correlation_id, 1_000), expected, "id {}", launched);
+                }
+            }
+            let open = naive.iter().filter(|window| window.closed.is_none()).count();
+            prop_assert_eq!(windows.open_now().len(), open);
+            prop_assert_eq!(windows.closed(), naive.len() - open);
+        }
     }
 }

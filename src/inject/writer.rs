@@ -37,7 +37,8 @@ const MAX_FAILURES: u32 = 3;
 pub(crate) enum Message {
     /// A buffer of records.
     Buffer(Filled),
-    /// Seal what has come before this message, then answer. All of the first `closed` windows has come.
+    /// Seal what has come before this message, then answer. All records of the first `closed` windows that
+    /// closed have come.
     Seal {
         /// Answered when done.
         done: Sender<()>,
@@ -108,7 +109,7 @@ impl Writer {
                 }
                 Ok(Message::Seal { done, closed }) => {
                     if self.seal() && !std::mem::take(&mut self.lost) {
-                        self.guest.windows.sealed(closed, threads::now_ns());
+                        self.guest.windows.seal(closed, threads::now_ns());
                         self.guest.touch();
                         self.guest.wake.steward();
                     }
@@ -177,10 +178,9 @@ impl Writer {
     /// Seals every table that has rows; false if some are lost.
     fn seal(&mut self) -> bool {
         self.unsealed_since = None;
-        self.windows.renew(&self.guest.windows);
         let waiting = self.rows.len() as u64;
-        let (rows, names, windows) = (&mut self.rows, &self.names, &self.windows);
-        let failed = guard::ffi(None, || Some(self.sealing.seal(self.guest, rows, names, windows)));
+        let (rows, names) = (&mut self.rows, &self.names);
+        let failed = guard::ffi(None, || Some(self.sealing.seal(self.guest, rows, names)));
         let failed = failed.unwrap_or_else(|| {
             // A bug of ours: what the builders hold is no longer to be trusted.
             self.rows = Rows::default();

@@ -33,6 +33,9 @@ pub fn show_text(
             text += &format!("{line}\n");
         }
     }
+    if run.windows > 1 || summary.window.is_some() {
+        text += &windows(summary, run.processes.len() > 1, width);
+    }
     if summary.kernels.is_empty() {
         let why = run.why_no_kernels.as_deref().unwrap_or("the session does not say why");
         let _ = writeln!(text, "\nno kernels: {why}");
@@ -67,7 +70,10 @@ pub fn sum_up(session: &Session, summary: &SessionSummary) -> Summary {
         around.gpus.entry(device.pid).or_default().extend(device.name.clone());
     }
     if summary.kernel_count == 0 {
-        around.why_no_kernels = why_no_kernels(session);
+        around.why_no_kernels = match &summary.window {
+            Some(window) => Some(format!("none was launched in window `{}`", shortened(window, 100))),
+            None => why_no_kernels(session),
+        };
     }
     Summary::new(&manifest, around)
 }
@@ -178,6 +184,48 @@ const fn words(head: &'static str, weight: u8) -> Column {
     }
 }
 
+/// Windows listed.
+const WINDOWS_SHOWN: usize = 10;
+
+fn windows(summary: &SessionSummary, with_pid: bool, width: usize) -> String {
+    const COLUMNS: [Column; 6] = [
+        number("pid", 1),
+        number("window", u8::MAX),
+        words("trigger", 2),
+        number("length", u8::MAX),
+        number("kernels", u8::MAX),
+        words("name", u8::MAX),
+    ];
+    let row = |summary: &WindowSummary| {
+        let window = &summary.window;
+        let length = |end_ns| duration(end_ns - window.start_ns);
+        vec![
+            summary.pid.to_string(),
+            window.number.to_string(),
+            window.trigger.clone(),
+            window.end_ns.map_or_else(|| "not closed".to_owned(), length),
+            grouped(summary.kernels),
+            printable(window.name.as_deref().unwrap_or("-")),
+        ]
+    };
+    // The pid tells nothing where there is one.
+    let first = usize::from(!with_pid);
+    let shown = &summary.windows[..WINDOWS_SHOWN.min(summary.windows.len())];
+    let rows: Vec<_> = shown.iter().map(|window| row(window).split_off(first)).collect();
+    let mut text = format!("\n{}", fit(&COLUMNS[first..], &rows, width, 12));
+    let rest = summary.windows.len() - shown.len();
+    if rest > 0 {
+        let _ = writeln!(text, "and {} more", counted(rest as u64, "window"));
+    }
+    text
+}
+
+/// On one line of a terminal.
+fn printable(name: &str) -> String {
+    let visible = |character: char| if character.is_control() { '?' } else { character };
+    name.chars().map(visible).collect()
+}
+
 const KERNEL_COLUMNS: [Column; 10] = [
     number("share", u8::MAX),
     number("count", 8),
@@ -234,9 +282,7 @@ fn kernel_row(kernel: &KernelSummary) -> Vec<String> {
         duration(durations.min_ns),
         duration(durations.max_ns),
         launch,
-        name.chars()
-            .map(|character| if character.is_control() { '?' } else { character })
-            .collect(),
+        printable(&name),
     ]
 }
 
@@ -332,6 +378,8 @@ pub struct ShowJson<'a> {
     losses: &'a [Loss],
     problems: &'a [ProblemSummary],
     why_no_kernels: Option<&'a str>,
+    /// What `--window` asked for: the rest of the figures are of these windows.
+    window: Option<&'a str>,
     rows: &'a BTreeMap<String, u64>,
     processes: &'a [ProcessSummary],
     kernel_count: u64,
@@ -372,6 +420,7 @@ impl<'a> ShowJson<'a> {
             losses: &manifest.losses,
             problems: &run.problems,
             why_no_kernels: run.why_no_kernels.as_deref(),
+            window: summary.window.as_deref(),
             rows: &manifest.rows,
             processes: &run.processes,
             kernel_count: summary.kernel_count,

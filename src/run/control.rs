@@ -317,6 +317,7 @@ mod tests {
         let op = Op::Start {
             name: Some("x".repeat(70_000)),
             for_ns: None,
+            nested: false,
         };
         assert!(matches!(
             encode(&Request { version: VERSION, op }),

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::words::{bytes, counted, grouped, nanoseconds};
 use crate::schema::manifest::{Exit, Loss, Problem, Process, ProcessState, Session as Manifest, SessionState, Window};
+use crate::session::covered_ns;
 
 /// Version of the JSON: grows when a field changes its meaning.
 pub const JSON_VERSION: u32 = 1;
@@ -39,7 +40,7 @@ pub struct Summary {
     pub processes: Vec<ProcessSummary>,
     /// Windows: the most that one process had.
     pub windows: u64,
-    /// Time in windows: the longest of one process.
+    /// Time in windows, also where several were open counted once: the longest of one process.
     pub window_ns: u64,
     /// Rows a table.
     pub rows: BTreeMap<String, u64>,
@@ -141,7 +142,7 @@ impl Summary {
             window_ns: manifest
                 .processes
                 .iter()
-                .map(|p| open_ns(&p.windows, end_of(p)))
+                .map(|p| covered_ns(&p.windows, end_of(p)))
                 .max()
                 .unwrap_or(0),
             processes,
@@ -402,13 +403,6 @@ pub(crate) fn process_name(process: &Process) -> String {
         Some(script) if name.starts_with("python") => format!("{name} {script}"),
         _ => name,
     }
-}
-
-fn open_ns(windows: &[Window], end_ns: i64) -> u64 {
-    windows
-        .iter()
-        .map(|window| span(window.start_ns, window.end_ns.unwrap_or(end_ns)))
-        .sum()
 }
 
 fn span(start_ns: i64, end_ns: i64) -> u64 {

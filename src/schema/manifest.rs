@@ -225,7 +225,7 @@ pub struct Window {
     /// Closed, Unix ns.
     #[serde(default)]
     pub end_ns: Option<i64>,
-    /// `process`, `profiler` or `manual`.
+    /// `process`, `profiler`, `manual` or `region`.
     pub trigger: String,
     /// Name given.
     #[serde(default)]

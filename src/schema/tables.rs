@@ -94,7 +94,7 @@ tables! {
         dynamic_shared_bytes: U32 = "Dynamic shared memory a block.",
         local_bytes_per_thread: U32 = "Local memory a thread.",
         priority: MaybeI32 = "Priority of the launch; null before CUPTI 13.1.",
-        window: U32 = "Window in which it was launched.",
+        window: U32 = "Window in which it was launched; of several that were open, the one opened last.",
         nvtx_path: MaybeText = "NVTX ranges open at its launch or capture, outermost first, joined by `/`.",
         layer: MaybeText = "Part of the model that it belongs to.",
         layer_source: MaybeText = "What says so: `nvtx` or `structure`.",
@@ -119,7 +119,7 @@ tables! {
         correlation_id: U32 = "Id of the API call.",
         graph_id: MaybeU32 = "Executable graph, null outside graphs.",
         graph_node_id: MaybeU64 = "Node of that graph, null outside graphs.",
-        window: U32 = "Window in which it was launched.",
+        window: U32 = "Window in which it was launched; of several that were open, the one opened last.",
     }
     /// A fill of memory.
     memsets MemsetRow MemsetsBuilder {
@@ -135,7 +135,7 @@ tables! {
         correlation_id: U32 = "Id of the API call.",
         graph_id: MaybeU32 = "Executable graph, null outside graphs.",
         graph_node_id: MaybeU64 = "Node of that graph, null outside graphs.",
-        window: U32 = "Window in which it was launched.",
+        window: U32 = "Window in which it was launched; of several that were open, the one opened last.",
     }
     /// A wait of the host for the GPU, or of a stream for an event.
     synchronizations SynchronizationRow SynchronizationsBuilder {
@@ -172,13 +172,13 @@ tables! {
         correlation_id: MaybeU32 = "Id of the API call it happened in, null where none.",
         window: U32 = "Window.",
     }
-    /// A stretch of time in which records count: one start/stop pair of the gate.
+    /// A stretch of time in which records count: one start/stop pair of the gate. Windows of a process may nest and overlap.
     windows WindowRow WindowsBuilder {
         pid: U32 = "Process.",
         window: U32 = "Number, from 1, in its process.",
         start_ns: I64 = "Opened, Unix ns.",
         end_ns: MaybeI64 = "Closed, Unix ns; null while open or cut off.",
-        trigger: Text = "`process`, `profiler`, `manual`.",
+        trigger: Text = "`process`, `profiler`, `manual` or `region`.",
         name: MaybeText = "Name given by who opened it.",
     }
     /// A GPU as the process saw it.

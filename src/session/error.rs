@@ -39,6 +39,16 @@ pub enum SessionError {
         /// What there is instead, ready to print.
         hint: String,
     },
+    /// The session has no window of this number or name.
+    #[error("session `{id}` has no window `{asked}`; {known}")]
+    NoSuchWindow {
+        /// Session.
+        id: String,
+        /// What was asked for.
+        asked: String,
+        /// Which there are, in words.
+        known: String,
+    },
     /// Several sessions begin so.
     #[error("`{id}` fits {} sessions ({}); give more digits", matches.len(), matches.join(", "))]
     Ambiguous {

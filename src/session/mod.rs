@@ -22,6 +22,7 @@ mod sorted;
 #[doc(hidden)]
 pub mod synthetic;
 mod table_writer;
+mod windows;
 pub(crate) mod writer;
 
 pub use devices::{Devices, KnownDevice};
@@ -33,4 +34,5 @@ pub use open::{Life, Session};
 pub use progress::{Phase, ProgressSink};
 pub use scan::{Part, Parts, SESSION_CHANGED, Scan, wanted_schema};
 pub use sorted::SortedScan;
+pub use windows::{Selection, covered_ns, end_of, is_within};
 pub use writer::{NewSession, SessionWriter, now_ns};

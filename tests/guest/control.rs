@@ -149,7 +149,7 @@ fn json_says_the_same() {
         (&"capturing".into(), &1.into())
     );
     let refused: serde_json::Value = serde_json::from_str(&say(&running, "start --json", 1)).unwrap();
-    assert_eq!(refused[0]["error"], "a window is open already");
+    assert_eq!(refused[0]["error"], "a window is open already: number 1");
     finish(running);
 }
 

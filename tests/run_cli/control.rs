@@ -50,13 +50,16 @@ fn serve(socket: &Path) {
             assert_eq!(request.version, VERSION);
             let mut error = None;
             match request.op {
-                Op::Start { name, for_ns } => {
-                    assert_eq!((name.as_deref(), for_ns), (Some("steady"), Some(10_000_000_000)));
+                Op::Start { name, for_ns, nested } => {
+                    assert_eq!(
+                        (name.as_deref(), for_ns, nested),
+                        (Some("steady"), Some(10_000_000_000), false)
+                    );
                     window += 1;
                     open = true;
                 }
-                Op::Stop if open => open = false,
-                Op::Stop => error = Some("no window is open".to_owned()),
+                Op::Stop { window: None } if open => open = false,
+                Op::Stop { .. } => error = Some("no window is open".to_owned()),
                 Op::Status | Op::Flush => {}
             }
             let reply = Reply {
@@ -64,6 +67,7 @@ fn serve(socket: &Path) {
                 ok: error.is_none(),
                 state: if open { "capturing" } else { "armed" }.to_owned(),
                 window: (window > 0).then_some(window),
+                open: open.then_some(window).into_iter().collect(),
                 rows: 1_200,
                 error,
             };

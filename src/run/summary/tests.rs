@@ -287,3 +287,16 @@ fn processes_are_named_as_people_know_them() {
     assert_eq!(named(&["./a.out", "file"]), "a.out");
     assert_eq!(named(&[]), "python3.11");
 }
+
+#[test]
+fn time_in_nested_windows_counts_once() {
+    let mut nested = process(4711);
+    nested.windows = vec![
+        window(1, 10, 30),
+        window(2, 15, 20),
+        window(3, 25, 40),
+        window(4, 50, 51),
+    ];
+    let summary = Summary::new(&manifest(vec![nested], 7), Surroundings::default());
+    assert_eq!((summary.windows, summary.window_ns), (4, 31_000_000_000));
+}
