@@ -61,6 +61,7 @@ fn only_the_entry_points_and_the_interposed_symbols_are_exported() {
         .collect();
     let expected = [
         "InitializeInjection",
+        "_exit",
         "cuProfilerStart",
         "cuProfilerStop",
         "cudaProfilerStart",

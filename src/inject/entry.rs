@@ -248,9 +248,23 @@ extern "C" fn after_fork_in_child() {
 }
 
 extern "C" fn at_exit() {
-    guard::ffi((), || {
-        if let Some(guest) = guest() {
-            guest.wake.finish(EXIT_WAIT);
-        }
-    });
+    guard::ffi((), finish);
+}
+
+fn finish() {
+    // A child of `vfork` shares this memory and has none of the threads.
+    if let Some(guest) = guest().filter(|guest| guest.identity.pid == std::process::id()) {
+        guest.wake.finish(EXIT_WAIT);
+    }
+}
+
+/// The host leaves without its handlers, as a forked EngineCore of vLLM does.
+///
+/// libc's own is not looked up, which may wait for the loader's lock: this is all that it does.
+pub fn exit_now(status: i32) -> ! {
+    guard::ffi((), finish);
+    loop {
+        // SAFETY: ends the process; no memory is touched.
+        unsafe { libc::syscall(libc::SYS_exit_group, status) };
+    }
 }

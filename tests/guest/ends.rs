@@ -6,6 +6,7 @@ use colonel::schema::manifest::{ProcessState, SessionState};
 use colonel::session::now_ns;
 use nix::sys::signal::Signal;
 
+use crate::hosts::host;
 use crate::run::{Ended, decode};
 use crate::session::Session;
 
@@ -82,15 +83,26 @@ fn a_forked_child_that_leaves_by_os_exit_keeps_closed_windows() {
 }
 
 #[test]
-fn os_exit_in_an_open_window_says_that_it_was_cut_off() {
+fn os_exit_in_an_open_window_keeps_all_that_had_ended() {
     let ended = decode("--steps 400 --kernels 24 --graph --step-us 4000 --end os-exit --code 3")
         .run()
         .assert_code(3);
     let session = ended.session();
-    assert_cut_off(&session);
-    let kernels = session.count("kernels");
-    assert!(kernels > 0 && kernels < ended.count().kernels, "{kernels}");
+    session.assert_nothing_lost();
+    assert_eq!(session.count("kernels"), ended.count().kernels);
+    let process = session.process();
+    assert_eq!(process.state, ProcessState::Ended);
+    assert!(process.ended_ns.is_some());
     assert_shown(&ended);
+}
+
+#[test]
+fn a_child_of_vfork_that_leaves_by_os_exit_ends_nothing() {
+    let ended = host("leaves.c", "--gate profiler").run().assert_code(9);
+    let session = ended.session();
+    session.assert_nothing_lost();
+    assert_eq!(session.count("kernels"), 11);
+    assert_eq!(session.process().windows.len(), 1);
 }
 
 /// What had reached colonel and is not on disk is counted, and the rest is said in words.

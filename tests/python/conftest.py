@@ -47,6 +47,7 @@ def environment(**changes: str | None) -> dict[str, str]:
     """This one, with the fake vLLM and colonel's package in front, and no session of an outer colonel."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("COLONEL_", "VLLM_"))}
     variables["PYTHONPATH"] = os.pathsep.join([str(ROOT / "python"), str(FAKE_VLLM)])
+    variables["COLONEL_SIM_DEVICES"] = "2"
     for name, value in changes.items():
         if value is None:
             variables.pop(name, None)

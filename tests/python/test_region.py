@@ -45,7 +45,7 @@ def script(body: str, *, eager: bool = False, tp: int = 1, more: str = "{}") -> 
 REGIONS = """
 with profile_region(llm, name="first"):
     before = launched()
-    generate()
+    generate(12)
     counts["first"] = launched() - before
 generate()
 try:
