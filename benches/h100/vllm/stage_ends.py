@@ -1,6 +1,5 @@
 """How engines end in the middle of a window: everything that was sealed must be there, the rest told as lost."""
 
-import contextlib
 import functools
 import json
 import os
@@ -21,6 +20,41 @@ def rows_sealed(rig: Rig, sessions) -> tuple[dict[int, int], list]:
     return {answer["pid"]: answer["rows"] or 0 for answer in answers}, answers
 
 
+# vLLM's `generate` never returns once EngineCore has been killed (0.20.2 and 0.26.0, without colonel as well).
+STUCK_SECONDS = 12
+
+
+def left_by_itself(served: Served) -> bool:
+    """Waits for the script; one that is stuck is sent SIGTERM, which colonel passes on."""
+    try:
+        served.process.wait(timeout=STUCK_SECONDS)
+    except subprocess.TimeoutExpired:
+        served.process.terminate()
+        served.process.wait(timeout=30)
+        return False
+    return True
+
+
+def without_colonel(rig: Rig, runner: str) -> dict:
+    """Does the script come back when its EngineCore is killed, with no colonel anywhere?"""
+    options = ["--num-prompts", "4", "--max-tokens", "64"]
+    environment = rig.environment(runner) | {"COLONEL_DISABLE_PROFILE_REGION": "1"}
+    served = Served(rig.job("ends_job", *options), environment, rig.scratch / f"plain_{runner}.log")
+    served.read(180)
+    children = subprocess.run(
+        ["pgrep", "-P", str(served.process.pid), "-f", "EngineCore"], capture_output=True, text=True
+    )
+    for pid in children.stdout.split():
+        os.kill(int(pid), signal.SIGKILL)
+    returned = left_by_itself(served)
+    return {
+        "ok": True,
+        "killed": children.stdout.split(),
+        "script_returned": returned,
+        "code": served.process.returncode,
+    }
+
+
 def ended(rig: Rig, runner: str, mode: str, method: str, how: str) -> dict:
     """How is SIGTERM or SIGKILL, sent to EngineCore, or `script`: it ends by itself."""
     options = ["--num-prompts", "4", "--max-tokens", "64", *EAGER[mode], *(["--leave"] if how == "script" else [])]
@@ -38,10 +72,8 @@ def ended(rig: Rig, runner: str, mode: str, method: str, how: str) -> dict:
             served.process.stdin.write(b"leave\n")
         else:
             os.kill(pid, signal.Signals[how])
-        with contextlib.suppress(RuntimeError):
-            while how != "script":
-                served.read(30)  # what the script says of it, until stdout ends
-        code: int | str = served.process.wait(timeout=60)
+        returned = left_by_itself(served)
+        code: int | str = served.process.returncode
     finally:
         if served.process.poll() is None:
             served.process.kill()
@@ -67,6 +99,7 @@ def ended(rig: Rig, runner: str, mode: str, method: str, how: str) -> dict:
         "why": why,
         "command": " ".join(command),
         "code": code,
+        "script_returned": returned,
         "seconds": round(time.monotonic() - begin, 1),
         "rows": rows,
         "rows_sealed_before": sealed.get(pid),
@@ -87,6 +120,8 @@ def main() -> None:
     for runner in rig.runners():
         for how, method in (("SIGTERM", "fork"), ("SIGKILL", "fork"), ("script", "fork"), ("script", "spawn")):
             steps[f"{runner}_{how}_{method}"] = functools.partial(ended, rig, runner, "graphs", method, how)
+        if not shared.SIM:
+            steps[f"{runner}_without_colonel"] = functools.partial(without_colonel, rig, runner)
     rig.together(steps)
 
 
