@@ -356,6 +356,28 @@ fn any_sequence_of_opens_and_closes() {
 }
 
 #[test]
+fn a_client_and_the_profilers_thread_at_once() {
+    for options in ["--gate profiler", "--gate profiler --gate-by callback"] {
+        let mut words = vec!["+outer", "T300"];
+        (0..150).for_each(|_| words.extend(["+region", "l2", "~"]));
+        let ended = run(options, &words);
+        let session = ended.session();
+        session.assert_nothing_lost();
+        assert_eq!(session.count("kernels"), 300 * 3 + 150 * 2, "{options}");
+        let mut triggers = BTreeMap::<_, u32>::new();
+        windows(&ended)
+            .into_iter()
+            .for_each(|(_, trigger, _)| *triggers.entry(trigger).or_default() += 1);
+        assert_eq!(
+            triggers,
+            BTreeMap::from([("profiler".to_owned(), 300), ("region".to_owned(), 151)])
+        );
+        assert!(replies(&ended).iter().all(|(_, ok, _)| *ok), "{options}");
+        assert_all_sealed(&ended);
+    }
+}
+
+#[test]
 fn forked_processes_have_windows_of_their_own() {
     let ended = run(
         "--gate manual",
