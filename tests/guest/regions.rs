@@ -238,6 +238,17 @@ fn regions_within_the_life_of_a_process() {
 }
 
 #[test]
+fn a_process_window_that_comes_later_opens_beside_a_region() {
+    let ended = run(
+        "--gate process --after 200ms",
+        &["l1", "+a", "l2", "t600", "l4", "-1", "l8"],
+    );
+    assert_kernels(&ended, &[(1, 2), (2, 12)]);
+    assert_eq!(windows(&ended), names(&[(1, "region", "a"), (2, "process", "")]));
+    assert_all_sealed(&ended);
+}
+
+#[test]
 fn stop_without_a_number_closes_the_process_window_too() {
     let ended = run("--gate process", &["l1", "+a", "l2", "-", "l4", "+b", "l8", "-3"]);
     assert_kernels(&ended, &[(1, 1), (2, 2), (3, 8)]);
