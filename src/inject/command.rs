@@ -72,8 +72,8 @@ impl Open {
     pub(crate) fn check(&self, open: &[Window]) -> Result<(), String> {
         let in_the_way = match self.trigger {
             Trigger::Region => None,
-            Trigger::Profiler => open.iter().find(|window| window.trigger == self.trigger.name()),
-            Trigger::Process | Trigger::Manual => open.last(),
+            Trigger::Process | Trigger::Profiler => open.iter().find(|window| window.trigger == self.trigger.name()),
+            Trigger::Manual => open.last(),
         };
         match in_the_way {
             None => Ok(()),
@@ -155,6 +155,11 @@ mod tests {
         }
         assert_eq!(open(Trigger::Region, &profiler), Ok(()));
         assert_eq!(open(Trigger::Profiler, &region), Ok(()));
+        assert_eq!(
+            open(Trigger::Process, &region),
+            Ok(()),
+            "with --after it may come second"
+        );
         let refused = |number: &str| Err(format!("a window is open already: number {number}"));
         assert_eq!(open(Trigger::Profiler, &profiler), refused("1"));
         assert_eq!(open(Trigger::Manual, &profiler), refused("1"));

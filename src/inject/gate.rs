@@ -166,27 +166,28 @@ impl Guest {
         })
     }
 
-    /// Carries the queue out, unless another thread does.
+    /// Carries the queue out, unless another thread does; that one is waited for if the caller may.
     pub(crate) fn carry_out(&'static self, may_wait: bool) {
         let started = Instant::now();
         loop {
-            if self.gate.try_hold() {
+            let has_work = self.gate.has_work();
+            if has_work && self.gate.try_hold() {
                 while let Some(asked) = self.gate.next() {
                     let _ = asked.answer.set(self.execute(asked.command));
                 }
+                // Then look again: a command may have come since, whose thread did not wait.
                 self.gate.release();
-                // A command may have come after the last look, whose thread did not wait.
-                if !self.gate.has_work() {
-                    return;
-                }
-            } else if may_wait && started.elapsed() < MAX_WAIT {
-                std::thread::sleep(Duration::from_micros(50));
-            } else {
-                if self.gate.has_work() {
-                    self.wake.steward();
-                }
-                return;
+                continue;
             }
+            let is_at_work = has_work || self.gate.busy.load(Ordering::Acquire);
+            if is_at_work && may_wait && started.elapsed() < MAX_WAIT {
+                std::thread::sleep(Duration::from_micros(50));
+                continue;
+            }
+            if has_work {
+                self.wake.steward();
+            }
+            return;
         }
     }
 

@@ -97,6 +97,11 @@ impl Guest {
         self.dirty.store(true, Ordering::Release);
     }
 
+    /// Whether the process file is behind.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.dirty.load(Ordering::Acquire)
+    }
+
     /// Rows sealed so far, all tables.
     pub(crate) fn rows(&self) -> u64 {
         lock(&self.sealed).values().sum()

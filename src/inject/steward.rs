@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::inject::command::{Command, Open, Trigger, Which};
 use crate::inject::control::{self, ControlSocket};
@@ -20,6 +20,11 @@ use crate::schema::manifest::ProcessState;
 /// Rest after a client that could not be accepted.
 const REST: Duration = Duration::from_millis(100);
 
+/// The process file grows with each window: after a write it rests this many times as long as the write took.
+const FILE_REST: u32 = 10;
+/// Rest after a write that failed.
+const FILE_RETRY: Duration = Duration::from_millis(500);
+
 /// Open windows in a reply, so that it stays short.
 const OPEN_SHOWN: usize = 100;
 
@@ -32,6 +37,8 @@ struct Steward {
     guest: &'static Guest,
     socket: Option<ControlSocket>,
     delivery: Delivery,
+    /// The process file is not written before, unless somebody waits for it.
+    file_due: Instant,
 }
 
 impl Steward {
@@ -54,6 +61,7 @@ impl Steward {
             guest,
             socket,
             delivery: Delivery::new(guest),
+            file_due: Instant::now(),
         }
     }
 
@@ -62,14 +70,18 @@ impl Steward {
             self.guest.carry_out(false);
             let timer = self.guest.run_timers();
             // First of all: a flush may never return, and this process must be known all the same.
-            self.write_process_file(None);
+            self.write_process_file_if_due();
             self.delivery.run_if_due();
             if self.guest.wake.finish.load(Ordering::Acquire) {
                 self.finish();
                 return;
             }
-            self.write_process_file(None);
-            self.wait([timer, self.delivery.due_in()].into_iter().flatten().min());
+            self.write_process_file_if_due();
+            let file = self
+                .guest
+                .is_dirty()
+                .then(|| self.file_due.saturating_duration_since(Instant::now()));
+            self.wait([timer, self.delivery.due_in(), file].into_iter().flatten().min());
         }
     }
 
@@ -103,19 +115,32 @@ impl Steward {
         self.guest.wake.finished.store(true, Ordering::Release);
     }
 
-    fn write_process_file(&self, ended_ns: Option<i64>) {
-        if self.guest.dirty.swap(false, Ordering::AcqRel) {
-            let control = self
-                .socket
-                .as_ref()
-                .map(ControlSocket::path)
-                .filter(|_| ended_ns.is_none());
-            if let Err(error) = process_file::write(self.guest, control, ended_ns) {
+    fn write_process_file_if_due(&mut self) {
+        if Instant::now() >= self.file_due {
+            self.write_process_file(None);
+        }
+    }
+
+    fn write_process_file(&mut self, ended_ns: Option<i64>) {
+        if !self.guest.dirty.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        let started = Instant::now();
+        let control = self
+            .socket
+            .as_ref()
+            .map(ControlSocket::path)
+            .filter(|_| ended_ns.is_none());
+        let rest = match process_file::write(self.guest, control, ended_ns) {
+            Ok(()) => started.elapsed() * FILE_REST,
+            Err(error) => {
                 log!("process file: {error}");
                 // A full disk may have room again, if only for this file: once the segment that did not fit is gone.
                 self.guest.touch();
+                FILE_RETRY
             }
-        }
+        };
+        self.file_due = Instant::now() + rest;
     }
 
     fn accept(&mut self) {
@@ -156,9 +181,9 @@ impl Steward {
                 let closed = self.guest.close_window(which, None, true);
                 if closed.is_ok() && !self.guest.gate.is_open() {
                     self.delivery.deliver();
+                    // The answer must not come before the process file says so.
+                    self.write_process_file(None);
                 }
-                // The answer must not come before the process file says so.
-                self.write_process_file(None);
                 self.reply_about(closed)
             }
             Op::Status => self.reply(None),

@@ -238,6 +238,17 @@ fn regions_within_the_life_of_a_process() {
 }
 
 #[test]
+fn a_process_window_that_comes_later_opens_beside_a_region() {
+    let ended = run(
+        "--gate process --after 200ms",
+        &["l1", "+a", "l2", "t600", "l4", "-1", "l8"],
+    );
+    assert_kernels(&ended, &[(1, 2), (2, 12)]);
+    assert_eq!(windows(&ended), names(&[(1, "region", "a"), (2, "process", "")]));
+    assert_all_sealed(&ended);
+}
+
+#[test]
 fn stop_without_a_number_closes_the_process_window_too() {
     let ended = run("--gate process", &["l1", "+a", "l2", "-", "l4", "+b", "l8", "-3"]);
     assert_kernels(&ended, &[(1, 1), (2, 2), (3, 8)]);
@@ -351,6 +362,28 @@ fn any_sequence_of_opens_and_closes() {
         let ended = run("--gate manual", &words);
         assert!(replies(&ended).iter().all(|(_, ok, _)| *ok), "seed {seed}");
         assert_kernels(&ended, &expected);
+        assert_all_sealed(&ended);
+    }
+}
+
+#[test]
+fn a_client_and_the_profilers_thread_at_once() {
+    for options in ["--gate profiler", "--gate profiler --gate-by callback"] {
+        let mut words = vec!["+outer", "T300"];
+        (0..150).for_each(|_| words.extend(["+region", "l2", "~"]));
+        let ended = run(options, &words);
+        let session = ended.session();
+        session.assert_nothing_lost();
+        assert_eq!(session.count("kernels"), 300 * 3 + 150 * 2, "{options}");
+        let mut triggers = BTreeMap::<_, u32>::new();
+        windows(&ended)
+            .into_iter()
+            .for_each(|(_, trigger, _)| *triggers.entry(trigger).or_default() += 1);
+        assert_eq!(
+            triggers,
+            BTreeMap::from([("profiler".to_owned(), 300), ("region".to_owned(), 151)])
+        );
+        assert!(replies(&ended).iter().all(|(_, ok, _)| *ok), "{options}");
         assert_all_sealed(&ended);
     }
 }

@@ -3,10 +3,13 @@
      +NAME  opens a region                -K       closes window K
      =NAME  opens a window, not nested    -        closes every window
      P, p   cudaProfilerStart and Stop    tN       sleeps N ms
+     ~      closes the window that was opened last by + or =
      f      forks, before the rest: both do it
+     TN     begins a thread that does P, l3, p N times; the end waits for it
      {...   sends this text
    Prints a line a message sent: the word, `ok` or `no`, and the reply. */
 #include "cuda.h"
+#include <pthread.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -33,6 +36,8 @@ static void read_all(int fd, char *to, unsigned length) {
             exit(97);
 }
 
+static int newest;
+
 static void ask(const char *word, const char *text) {
     static char reply[65537];
     unsigned length = (unsigned)strlen(text);
@@ -44,7 +49,22 @@ static void ask(const char *word, const char *text) {
     reply[length] = 0;
     close(fd);
     printf("%s %s %s\n", word, strstr(reply, "\"ok\":true") ? "ok" : "no", reply);
+    const char *window = strstr(reply, "\"window\":");
+    if ((*word == '+' || *word == '=') && window)
+        newest = atoi(window + strlen("\"window\":"));
 }
+
+static void *profile(void *count) {
+    for (long i = 0; i < (long)count; i++) {
+        start();
+        launch(3);
+        stop();
+    }
+    return NULL;
+}
+
+static pthread_t thread;
+static int threads;
 
 static void act(const char *word) {
     char text[256];
@@ -59,6 +79,13 @@ static void act(const char *word) {
     case '=':
         snprintf(text, sizeof text, "{\"version\":1,\"op\":\"start\",\"name\":\"%s\"%s}", word + 1,
                  *word == '+' ? ",\"nested\":true" : "");
+        ask(word, text);
+        break;
+    case 'T':
+        threads = pthread_create(&thread, NULL, profile, (void *)atol(word + 1)) == 0;
+        break;
+    case '~':
+        snprintf(text, sizeof text, "{\"version\":1,\"op\":\"stop\",\"window\":%d}", newest);
         ask(word, text);
         break;
     case '-':
@@ -82,6 +109,8 @@ int main(int count, char **words) {
     check("cudaFree", cudaFree(NULL));
     for (int i = first; i < count; i++)
         act(words[i]);
+    if (threads)
+        pthread_join(thread, NULL);
     synchronize();
     fflush(stdout);
     int status = 0;
