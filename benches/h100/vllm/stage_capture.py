@@ -1,7 +1,7 @@
 """Is what colonel records of real vLLM what ran? Demo 05 in all combinations, against vLLM's torch profiler.
 
 Each configuration is a fresh `colonel run` of the demo; the torch profiler traces the same engine and the same
-`generate` without colonel, eight times over, since which prompts share a step is up to chance: the nearest round
+`generate` without colonel, thirty times over, since which prompts share a step is up to chance: the nearest round
 counts.
 """
 
@@ -12,7 +12,7 @@ import names
 import rig as shared
 from rig import BESIDE, EAGER, LAYERS, SIM, Rig, common
 
-TORCH_ROUNDS = 8
+TORCH_ROUNDS = 30
 LEAST_STEPS = 16  # 16 tokens: the prefill and 15 steps of decode, and one more where a prompt came late
 
 
