@@ -61,6 +61,8 @@ fn only_the_entry_points_and_the_interposed_symbols_are_exported() {
         .collect();
     let expected = [
         "InitializeInjection",
+        "InitializeInjectionNvtx2",
+        "InitializeInjectionNvtxExtension",
         "_exit",
         "cuProfilerStart",
         "cuProfilerStop",

@@ -11,6 +11,24 @@ pub extern "C" fn InitializeInjection() -> i32 {
     entry::initialize_injection(cudaProfilerStart as extern "C" fn() -> u32 as *const c_void)
 }
 
+/// Called by each library with NVTX at its first use, where `NVTX_INJECTION64_PATH` names this library. 1 is success.
+///
+/// # Safety
+/// `table` is what NVTX passes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn InitializeInjectionNvtx2(table: *const c_void) -> i32 {
+    let ours = InitializeInjectionNvtx2 as unsafe extern "C" fn(*const c_void) -> i32 as *const c_void;
+    // SAFETY: the caller's promise.
+    unsafe { entry::initialize_injection_nvtx(table, ours) }
+}
+
+/// Called by each extension of NVTX: passed on to the tool that was set before, if one was. 0 is "not wanted".
+#[unsafe(no_mangle)]
+pub extern "C" fn InitializeInjectionNvtxExtension(module: *mut c_void) -> i32 {
+    let ours = InitializeInjectionNvtxExtension as extern "C" fn(*mut c_void) -> i32 as *const c_void;
+    entry::initialize_injection_nvtx_extension(module, ours)
+}
+
 /// Shadows the runtime's: opens a window, then calls the real one.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudaProfilerStart() -> u32 {

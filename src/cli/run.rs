@@ -32,8 +32,8 @@ pub struct Args {
     /// environment)
     #[arg(long, value_name = "FLAVOR", default_value = "generic", value_parser = parse_flavor)]
     flavor: &'static Flavor,
-    /// What opens a window: `process` (its whole life), `profiler` (cudaProfilerStart and Stop), or `manual`
-    /// (`colonel start` and `stop`) [default: the flavor's]
+    /// What opens a window: `process` (its whole life), `profiler` (cudaProfilerStart and Stop), `manual`
+    /// (`colonel start` and `stop`), or `nvtx:NAME[@DOMAIN]` (NVTX ranges, also with `*` and `?`) [default: the flavor's]
     #[arg(long, value_name = "GATE", value_parser = Gate::parse)]
     gate: Option<Gate>,
     /// How cudaProfilerStart is seen: `preload` (costs nothing), `callback` (sees also a static cudart and handles
@@ -117,7 +117,7 @@ fn settings(args: &Args) -> Result<Settings, RunError> {
     Ok(Settings {
         name: args.name.clone(),
         flavor: args.flavor,
-        gate: args.gate.unwrap_or(args.flavor.gate),
+        gate: args.gate.clone().unwrap_or_else(|| args.flavor.gate.clone()),
         gate_by: args.gate_by,
         after: args.after,
         window: args.window,

@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use cupti_sys::callbacks::{CallbackData, SubscriberHandle, SubscriberParams};
 use cupti_sys::constants::*;
@@ -51,6 +51,8 @@ pub(crate) struct Attached {
     pub(crate) driver_version: Option<u32>,
     buffers_registered: AtomicBool,
     api_enabled: AtomicBool,
+    /// Correlation ids that went to our own marks.
+    pub(crate) marks: AtomicU32,
 }
 
 // SAFETY: the handle is an opaque token for CUPTI's thread-safe functions; nothing dereferences it.
@@ -156,6 +158,7 @@ fn subscribe(cupti: Cupti) -> Result<Attached, Problem> {
         driver_get_version: driver_get_version(),
         buffers_registered: AtomicBool::new(false),
         api_enabled: AtomicBool::new(false),
+        marks: AtomicU32::new(0),
         cupti,
     })
 }
@@ -272,6 +275,7 @@ impl Attached {
     /// The newest correlation id: a harmless driver call is made, and its callback tells its id.
     pub(crate) fn mark(&self) -> Option<u32> {
         let call = self.driver_get_version?;
+        self.marks.fetch_add(1, Ordering::Relaxed);
         MARK.set(Mark::Asked);
         let mut version = 0;
         // SAFETY: `version` lives through the call.

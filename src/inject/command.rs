@@ -18,6 +18,8 @@ pub(crate) enum Trigger {
     Manual,
     /// A client that nests its windows.
     Region,
+    /// An NVTX range.
+    Nvtx,
 }
 
 impl Trigger {
@@ -28,6 +30,7 @@ impl Trigger {
             Trigger::Profiler => "profiler",
             Trigger::Manual => "manual",
             Trigger::Region => "region",
+            Trigger::Nvtx => "nvtx",
         }
     }
 
@@ -55,6 +58,8 @@ pub(crate) struct Open {
     pub(crate) length: Option<Duration>,
     /// Correlation id of the call that asks, where it is known.
     pub(crate) mark: Option<u32>,
+    /// Number of this wish, for who withdraws it without knowing whether it was done.
+    pub(crate) wish: Option<u64>,
 }
 
 impl Open {
@@ -65,13 +70,14 @@ impl Open {
             name: None,
             length: None,
             mark: None,
+            wish: None,
         }
     }
 
     /// Whether it can be opened beside those that are open.
     pub(crate) fn check(&self, open: &[Window]) -> Result<(), String> {
         let in_the_way = match self.trigger {
-            Trigger::Region => None,
+            Trigger::Region | Trigger::Nvtx => None,
             Trigger::Process | Trigger::Profiler => open.iter().find(|window| window.trigger == self.trigger.name()),
             Trigger::Manual => open.last(),
         };
@@ -102,6 +108,8 @@ pub(crate) enum Which {
     Number(u32),
     /// The one that cudaProfilerStart opened.
     Profiler,
+    /// The one that this wish opened.
+    Wish(u64),
 }
 
 impl Which {
@@ -111,6 +119,8 @@ impl Which {
             Which::All => true,
             Which::Number(number) => window.number == number,
             Which::Profiler => window.trigger == Trigger::Profiler.name(),
+            // The gate knows its number, if it has one.
+            Which::Wish(_) => false,
         };
         let meant: Vec<u32> = open.iter().filter(is_meant).map(|window| window.number).collect();
         if !meant.is_empty() {
@@ -122,7 +132,7 @@ impl Which {
         };
         Err(match self {
             Which::Number(number) => format!("window {number} is not open: {there_are}"),
-            Which::All | Which::Profiler => there_are,
+            Which::All | Which::Profiler | Which::Wish(_) => there_are,
         })
     }
 }

@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::inject::nvtx::Filter;
 use crate::schema::env;
+use crate::schema::ranges::{PREFIX, RangePattern};
 
 /// What opens a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +17,8 @@ pub(crate) enum GateKind {
     Profiler,
     /// The control socket.
     Manual,
+    /// NVTX ranges.
+    Nvtx,
 }
 
 impl GateKind {
@@ -24,6 +28,7 @@ impl GateKind {
             GateKind::Process => "process",
             GateKind::Profiler => "profiler",
             GateKind::Manual => "manual",
+            GateKind::Nvtx => "nvtx",
         }
     }
 }
@@ -40,10 +45,14 @@ pub(crate) enum GateBy {
 }
 
 /// The guest's settings.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Config {
     pub(crate) session: PathBuf,
     pub(crate) gate: GateKind,
+    /// The ranges of gate `nvtx`.
+    pub(crate) ranges: Option<Filter>,
+    /// Whether each end of an NVTX range is placed among the launches.
+    pub(crate) nvtx_marks: bool,
     pub(crate) gate_by: GateBy,
     pub(crate) after: Option<Duration>,
     pub(crate) length: Option<Duration>,
@@ -62,6 +71,14 @@ impl Config {
         Config::parse(|name| std::env::var_os(name))
     }
 
+    /// The gate as it was asked for.
+    pub(crate) fn gate_name(&self) -> String {
+        match &self.ranges {
+            Some(ranges) => format!("{PREFIX}{}", ranges.text()),
+            None => self.gate.name().to_owned(),
+        }
+    }
+
     fn parse(get: impl Fn(&str) -> Option<OsString>) -> Option<Config> {
         let get = |name: &str| get(name).filter(|value| !value.is_empty());
         let text = |name: &str| get(name).map(|value| value.to_string_lossy().into_owned());
@@ -71,14 +88,21 @@ impl Config {
                 "`{name}={value}` is not understood (expected {expected}); ignored"
             ));
         };
+        let mut ranges = None;
         let gate = match text(env::GATE).as_deref() {
             None | Some("process") => GateKind::Process,
             Some("profiler") => GateKind::Profiler,
             Some("manual") => GateKind::Manual,
-            Some(other) => {
-                complain(env::GATE, other, "process, profiler or manual");
-                GateKind::Manual
-            }
+            Some(other) => match other.strip_prefix(PREFIX).map(RangePattern::parse) {
+                Some(Ok(pattern)) => {
+                    ranges = Some(Filter::new(&pattern));
+                    GateKind::Nvtx
+                }
+                Some(Err(_)) | None => {
+                    complain(env::GATE, other, "process, profiler, manual or nvtx:NAME[@DOMAIN]");
+                    GateKind::Manual
+                }
+            },
         };
         let gate_by = match text(env::GATE_BY).as_deref() {
             None | Some("auto") => GateBy::Auto,
@@ -113,6 +137,8 @@ impl Config {
         Some(Config {
             session,
             gate,
+            ranges,
+            nvtx_marks: text(env::NVTX_MARKS).is_none_or(|value| value != "0"),
             gate_by,
             after,
             length,
@@ -157,6 +183,20 @@ mod tests {
         assert_eq!(config.gate, GateKind::Manual);
         assert!(config.trace_api);
         assert_eq!(config.complaints.len(), 3);
+    }
+
+    #[test]
+    fn ranges_are_a_gate() {
+        let parsed = |gate| parse(&[(env::SESSION, "/s"), (env::GATE, gate)]).expect("a session is set");
+        let config = parsed("nvtx:step*@vllm");
+        assert_eq!(
+            (config.gate, config.gate_name().as_str()),
+            (GateKind::Nvtx, "nvtx:step*@vllm")
+        );
+        assert!(config.complaints.is_empty() && config.nvtx_marks);
+        let config = parsed("nvtx:@vllm");
+        assert_eq!((config.gate, config.gate_name().as_str()), (GateKind::Manual, "manual"));
+        assert_eq!(config.complaints.len(), 1);
     }
 
     #[test]

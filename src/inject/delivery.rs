@@ -179,7 +179,11 @@ impl Delivery {
 
     /// Looks after each flush of an open window whether records still come.
     fn listen_to_canary(&mut self, brought: bool) {
-        let mark = self.guest.attached.get().and_then(|attached| attached.mark());
+        // Of ids, those of the program: our own marks take one each.
+        let mark = self.guest.attached.get().and_then(|attached| {
+            let mark = attached.mark()?;
+            Some(mark.wrapping_sub(attached.marks.load(Ordering::Relaxed)))
+        });
         match (mark, self.canary.last) {
             (Some(mark), Some((since, then))) if !brought => {
                 let calls = mark.wrapping_sub(then);

@@ -18,7 +18,7 @@ use crate::inject::preload::{self, Shadowed};
 use crate::inject::process_file::{self, Identity};
 use crate::inject::steward;
 use crate::inject::wake::Wake;
-use crate::inject::{attach, guard};
+use crate::inject::{attach, guard, nvtx};
 
 /// Longest stay of the host's exit for the last records to be sealed.
 const EXIT_WAIT: Duration = Duration::from_secs(3);
@@ -70,6 +70,30 @@ pub fn initialize_injection(ours: *const c_void) -> i32 {
         }
         1
     })
+}
+
+/// A library with NVTX initialises it: called with NVTX's table of tables. `ours`: address of this library's entry.
+///
+/// The guest does not start here: NVTX is also in programs without CUDA.
+///
+/// # Safety
+/// `table` is null or what NVTX passes to an injection.
+pub unsafe fn initialize_injection_nvtx(table: *const c_void, ours: *const c_void) -> i32 {
+    guard::ffi(0, || {
+        if table.is_null() {
+            return 0;
+        }
+        guard::quiet_panics();
+        register_handlers();
+        // SAFETY: the caller's promise.
+        let table = unsafe { std::mem::transmute::<*const c_void, nvtx::GetExportTable>(table) };
+        nvtx::initialize(table, ours)
+    })
+}
+
+/// An extension of NVTX initialises: it goes to the tool whose place we took, if there was one.
+pub fn initialize_injection_nvtx_extension(module: *mut c_void, ours: *const c_void) -> i32 {
+    guard::ffi(0, || nvtx::initialize_extension(module, ours))
 }
 
 /// The host calls cudaProfilerStart.
@@ -176,7 +200,7 @@ fn try_start() -> Option<&'static Guest> {
     }
     log!(
         "armed: gate {}, session {}",
-        guest.config.gate.name(),
+        guest.config.gate_name(),
         guest.config.session.display()
     );
     Some(guest)
@@ -187,6 +211,7 @@ fn cuda_initialized(guest: &'static Guest, ours: *const c_void) {
     match guest.config.gate {
         GateKind::Process => guest.open_window(Open::by(Trigger::Process), true),
         GateKind::Manual => {}
+        GateKind::Nvtx => nvtx::open_waiting(),
         GateKind::Profiler => {
             let by_callback = match guest.config.gate_by {
                 GateBy::Callback => true,
@@ -239,6 +264,7 @@ pub(crate) fn finish_at_exit() {
 extern "C" fn after_fork_in_child() {
     GUEST.store(ptr::null_mut(), Ordering::Release);
     SEEN_BY.store(BY_NOTHING, Ordering::Release);
+    nvtx::forget();
     let start = if CUDA_INITIALIZED.load(Ordering::Acquire) {
         STARTED
     } else {

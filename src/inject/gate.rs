@@ -15,6 +15,7 @@ use crate::inject::attach;
 use crate::inject::command::{Command, Open, Which};
 use crate::inject::guest::{Guest, lock};
 use crate::inject::log::log;
+use crate::inject::nvtx;
 use crate::inject::threads::now_ns;
 use crate::inject::writer;
 use crate::schema::manifest::ProcessState;
@@ -39,6 +40,8 @@ pub(crate) struct Gate {
     busy: AtomicBool,
     deferred: Mutex<Option<Open>>,
     timers: Mutex<Timers>,
+    /// Numbers of the windows that wishes opened.
+    wishes: Mutex<BTreeMap<u64, u32>>,
 }
 
 #[derive(Debug)]
@@ -49,7 +52,7 @@ struct Asked {
 
 #[derive(Debug, Default)]
 struct Timers {
-    open_at: Option<(Instant, Open)>,
+    open_at: Vec<(Instant, Open)>,
     /// By number of the window.
     close_at: BTreeMap<u32, Instant>,
 }
@@ -62,6 +65,7 @@ impl Gate {
             busy: AtomicBool::new(false),
             deferred: Mutex::default(),
             timers: Mutex::default(),
+            wishes: Mutex::default(),
         }
     }
 
@@ -94,6 +98,7 @@ impl Gate {
     /// Out for good; the problems say why.
     pub(crate) fn turn_off(&self) {
         self.actual.store(OFF, Ordering::Release);
+        nvtx::halt();
     }
 
     /// The process ends in order.
@@ -127,7 +132,10 @@ impl Guest {
     pub(crate) fn open_window(&'static self, open: Open, may_wait: bool) {
         match self.config.after {
             Some(delay) => {
-                lock(&self.gate.timers).open_at = Some((Instant::now() + delay, open));
+                let mut timers = lock(&self.gate.timers);
+                timers.open_at.retain(|(_, other)| other.wish != open.wish);
+                timers.open_at.push((Instant::now() + delay, open));
+                drop(timers);
                 self.wake.steward();
             }
             None => {
@@ -146,11 +154,30 @@ impl Guest {
 
     /// Closes windows. `mark`: correlation id of the call that asks, where it is known.
     pub(crate) fn close_window(&'static self, which: Which, mark: Option<u32>, may_wait: bool) -> Answer {
-        if !matches!(which, Which::Number(_)) {
-            lock(&self.gate.timers).open_at = None;
-            *lock(&self.gate.deferred) = None;
-        }
+        self.forget_waiting(which);
         self.ask(Command::Close(which, mark), may_wait)
+    }
+
+    /// As `close_window`, from a thread that leaves it to the steward.
+    pub(crate) fn leave(&'static self, which: Which) {
+        self.forget_waiting(which);
+        lock(&self.gate.queue).push_back(Asked {
+            command: Command::Close(which, None),
+            answer: Arc::default(),
+        });
+        self.wake.steward();
+    }
+
+    /// Windows that wait for their time, and are no longer wanted.
+    fn forget_waiting(&self, which: Which) {
+        let open_at = &mut lock(&self.gate.timers).open_at;
+        match which {
+            Which::Number(_) => return,
+            Which::All => open_at.clear(),
+            Which::Profiler => open_at.retain(|(_, open)| open.wish.is_some()),
+            Which::Wish(wish) => return open_at.retain(|(_, open)| open.wish != Some(wish)),
+        }
+        *lock(&self.gate.deferred) = None;
     }
 
     /// Has a command carried out, by this thread or by another.
@@ -228,6 +255,10 @@ impl Guest {
             self.windows.close(number, now_ns(), attached.mark());
             return self.give_up(&problem.code, problem.message);
         }
+        nvtx::start(self, mark);
+        if let Some(wish) = open.wish {
+            lock(&self.gate.wishes).insert(wish, number);
+        }
         if let Some(length) = open.length.or(self.config.length) {
             lock(&self.gate.timers).close_at.insert(number, Instant::now() + length);
         }
@@ -246,6 +277,10 @@ impl Guest {
     }
 
     fn close_now(&'static self, which: Which, mark: Option<u32>) -> Answer {
+        let which = match which {
+            Which::Wish(wish) => lock(&self.gate.wishes).remove(&wish).map_or(which, Which::Number),
+            which => which,
+        };
         let numbers = which.among(&self.windows.open_now())?;
         let mark = mark.or_else(|| self.attached.get().and_then(|attached| attached.mark()));
         let end_ns = now_ns();
@@ -257,6 +292,7 @@ impl Guest {
         }
         self.touch();
         if self.windows.open_now().is_empty() {
+            nvtx::stop(self, mark);
             // Records are turned off by the steward, once what was launched has arrived (see `disable_if_closed`).
             self.gate.shift(CAPTURING, ARMED);
             self.wake.steward_to_drain();
@@ -293,11 +329,15 @@ impl Guest {
         let now = Instant::now();
         let (open, close) = {
             let mut timers = lock(&self.gate.timers);
-            let open = timers.open_at.take_if(|(at, _)| *at <= now).map(|(_, open)| open);
+            let open: Vec<_> = timers
+                .open_at
+                .extract_if(.., |(at, _)| *at <= now)
+                .map(|(_, open)| open)
+                .collect();
             let due = timers.close_at.iter().filter(|(_, at)| **at <= now);
             (open, due.map(|(number, _)| *number).collect::<Vec<_>>())
         };
-        if let Some(open) = open {
+        for open in open {
             let _ = self.ask(Command::Open(open), false);
         }
         for number in close {
@@ -306,8 +346,8 @@ impl Guest {
         }
         // A window just opened set a timer of its own.
         let timers = lock(&self.gate.timers);
-        let open_at = timers.open_at.as_ref().map(|(at, _)| *at);
-        let next = open_at.into_iter().chain(timers.close_at.values().copied()).min();
+        let open_at = timers.open_at.iter().map(|(at, _)| *at);
+        let next = open_at.chain(timers.close_at.values().copied()).min();
         next.map(|at| at.saturating_duration_since(now))
     }
 }

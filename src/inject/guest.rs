@@ -12,6 +12,7 @@ use crate::inject::config::Config;
 use crate::inject::gate::Gate;
 use crate::inject::log::log;
 use crate::inject::losses::Losses;
+use crate::inject::nvtx::Outbox;
 use crate::inject::process_file::Identity;
 use crate::inject::threads::now_ns;
 use crate::inject::wake::Wake;
@@ -33,6 +34,8 @@ pub(crate) struct Guest {
     pub(crate) losses: Losses,
     pub(crate) pool: Pool,
     pub(crate) wake: Wake,
+    /// NVTX ranges on their way to the writer.
+    pub(crate) ranges: Outbox,
     /// Set by the first attachment, and never unset: CUPTI keeps pointers into us.
     pub(crate) attached: OnceLock<Attached>,
     /// The writer's channel, once it runs.
@@ -57,6 +60,7 @@ impl Guest {
             losses: Losses::default(),
             pool: Pool::new(),
             wake,
+            ranges: Outbox::default(),
             attached: OnceLock::new(),
             writer: OnceLock::new(),
             sealed: Mutex::default(),

@@ -18,6 +18,8 @@ pub(crate) enum Reason {
     WriteFailed,
     CallbacksReplaced,
     NotSealed,
+    QueueFull,
+    TooManyOpen,
 }
 
 impl Reason {
@@ -32,6 +34,8 @@ impl Reason {
             Reason::WriteFailed => "write_failed",
             Reason::CallbacksReplaced => "callbacks_replaced",
             Reason::NotSealed => "not_sealed",
+            Reason::QueueFull => "queue_full",
+            Reason::TooManyOpen => "too_many_open",
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `entry` (how we get in) → `command`, `gate` (whether records count) → `attach` (CUPTI) → `buffers` (memory lent to CUPTI)
 //! → `writer` (our thread) → `decode` (bytes to records) → `rows` and `kernels` (records to columns)
-//! → `segments` and `pages` (columns to Parquet). `steward` is the other thread: `control` socket, timers, `delivery` (flushes).
+//! → `segments` and `pages` (columns to Parquet). NVTX ranges come by `nvtx`. `steward` is the other thread: `control` socket, timers, `delivery` (flushes).
 //!
 //! Nothing here may panic into, block, print in, or outlive its welcome in the host: style rules in
 //! docs/architecture.md.
@@ -35,6 +35,7 @@ mod kernels;
 mod log;
 mod losses;
 mod names;
+mod nvtx;
 mod pages;
 mod preload;
 mod process_file;

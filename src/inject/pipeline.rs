@@ -64,6 +64,7 @@ impl Pipeline {
             received: &mut self.received,
             outside_windows: &mut 0,
             own_threads: &[],
+            marks_ranges: false,
         };
         decode::decode(buffer, &self.layout, &mut converter);
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use crate::inject::descriptors;
 use crate::inject::guard;
 use crate::inject::guest::{Guest, lock};
+use crate::inject::nvtx;
 use crate::schema::manifest::{FORMAT, PROCESSES_DIR, Process, ProcessState};
 
 /// What names a process for good, and what it is.
@@ -81,6 +82,7 @@ pub(crate) fn write(guest: &Guest, control: Option<&Path>, ended_ns: Option<i64>
             format!("colonel's own code failed {panics} times in this process; please report it"),
         );
     }
+    nvtx::tell_problems(guest);
     let identity = &guest.identity;
     let attached = guest.attached.get();
     let process = Process {
@@ -93,7 +95,7 @@ pub(crate) fn write(guest: &Guest, control: Option<&Path>, ended_ns: Option<i64>
         started_ns: identity.started_ns,
         ended_ns,
         state: guest.gate.state(),
-        gate: guest.config.gate.name().to_owned(),
+        gate: guest.config.gate_name(),
         gate_by: crate::inject::entry::gate_by().map(str::to_owned),
         cupti: attached.map(|attached| attached.manifest()),
         driver_version: attached.and_then(|attached| attached.driver_version),

@@ -27,6 +27,7 @@ pub(crate) struct Rows {
     pub(crate) overheads: OverheadsBuilder,
     pub(crate) contexts: ContextsBuilder,
     pub(crate) streams: StreamsBuilder,
+    pub(crate) nvtx_ranges: NvtxRangesBuilder,
 }
 
 impl Rows {
@@ -40,6 +41,7 @@ impl Rows {
             + self.overheads.len()
             + self.contexts.len()
             + self.streams.len()
+            + self.nvtx_ranges.len()
     }
 }
 
@@ -63,6 +65,8 @@ pub(crate) struct Converter<'a> {
     pub(crate) outside_windows: &'a mut u64,
     /// Threads of the guest, whose calls are not the program's.
     pub(crate) own_threads: &'a [u32],
+    /// Ranges are marked by the same call as windows are; which of them is whose can't be told.
+    pub(crate) marks_ranges: bool,
 }
 
 /// A record's place in time, checked.
@@ -240,7 +244,8 @@ impl Sink for Converter<'_> {
     fn api(&mut self, record: View<'_, Api>) {
         let correlation_id = record.correlation_id();
         let asks_version = record.kind() == KIND_DRIVER && record.cbid() == CBID_DRIVER_CU_DRIVER_GET_VERSION;
-        if self.own_threads.contains(&record.thread_id()) || (asks_version && self.windows.is_mark(correlation_id)) {
+        let is_ours = asks_version && (self.marks_ranges || self.windows.is_mark(correlation_id));
+        if is_ours || self.own_threads.contains(&record.thread_id()) {
             return;
         }
         let Some(placed) = self.place("api_calls", record.start(), record.end(), correlation_id) else {

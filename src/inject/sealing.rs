@@ -34,6 +34,7 @@ impl Sealing {
         errors.push(self.table(guest, &mut rows.overheads));
         errors.push(self.table(guest, &mut rows.contexts));
         errors.push(self.table(guest, &mut rows.streams));
+        errors.push(self.table(guest, &mut rows.nvtx_ranges));
         errors.push(self.devices(guest));
         errors.push(self.windows(guest));
         errors.push(self.losses(guest));

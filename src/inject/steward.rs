@@ -172,6 +172,7 @@ impl Steward {
                     name,
                     length: for_ns.map(Duration::from_nanos),
                     mark: None,
+                    wish: None,
                 };
                 let opened = self.guest.ask(Command::Open(open), true);
                 self.reply_about(opened)

@@ -19,6 +19,7 @@ use crate::inject::guest::{Guest, lock};
 use crate::inject::log::log;
 use crate::inject::losses::Reason;
 use crate::inject::names::Names;
+use crate::inject::nvtx;
 use crate::inject::rows::{Converter, Rows};
 use crate::inject::sealing::Sealing;
 use crate::inject::threads;
@@ -27,6 +28,8 @@ use crate::schema::manifest::Progress;
 
 /// Rows are sealed this long after the first of them came: a killed process loses no more.
 const SEAL_AFTER: Duration = Duration::from_millis(900);
+/// Ranges are looked for this often while a window is open: programs don't wake us, which would cost them a system call.
+const RANGES_EVERY: Duration = Duration::from_millis(20);
 /// Rows of a segment at most, so that memory stays bounded at any rate.
 const SEAL_ROWS: usize = 1 << 20;
 /// Failed seals in a row after which the guest gives up.
@@ -37,6 +40,8 @@ const MAX_FAILURES: u32 = 3;
 pub(crate) enum Message {
     /// A buffer of records.
     Buffer(Filled),
+    /// Ranges are recorded from here on: look for them.
+    Ranges,
     /// Seal what has come before this message, then answer. All records of the first `closed` windows that
     /// closed have come.
     Seal {
@@ -97,10 +102,13 @@ impl Writer {
 
     fn run(mut self, messages: &Receiver<Message>) {
         loop {
-            let message = match self.unsealed_since {
+            let seal = self.unsealed_since.map(|since| since + SEAL_AFTER);
+            let look = nvtx::may_bring_ranges().then(|| Instant::now() + RANGES_EVERY);
+            let message = match seal.into_iter().chain(look).min() {
                 None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(since) => messages.recv_deadline(since + SEAL_AFTER),
+                Some(next) => messages.recv_deadline(next),
             };
+            guard::ffi((), || self.take_ranges());
             match message {
                 Ok(Message::Buffer(filled)) => {
                     // A bug of ours in one buffer must not end the capture.
@@ -115,7 +123,7 @@ impl Writer {
                     }
                     let _ = done.try_send(());
                 }
-                Err(RecvTimeoutError::Timeout) => drop(self.seal()),
+                Ok(Message::Ranges) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             let overdue = self.unsealed_since.is_some_and(|since| since.elapsed() >= SEAL_AFTER);
@@ -123,6 +131,28 @@ impl Writer {
                 self.seal();
             }
         }
+    }
+
+    /// Turns NVTX ranges that have come into rows.
+    fn take_ranges(&mut self) {
+        let ranges = self.guest.ranges.take();
+        if ranges.is_empty() {
+            return;
+        }
+        self.windows.renew(&self.guest.windows);
+        for range in ranges {
+            match nvtx::window_of(&range, &self.windows) {
+                Some(window) => {
+                    nvtx::push_row(&mut self.rows.nvtx_ranges, self.guest.identity.pid, &range, window);
+                    *self.received.entry("nvtx_ranges").or_default() += 1;
+                }
+                None => drop(self.guest.outside_windows.fetch_add(1, Ordering::Relaxed)),
+            }
+        }
+        if self.rows.len() > 0 {
+            self.unsealed_since.get_or_insert_with(Instant::now);
+        }
+        self.note_progress();
     }
 
     /// Turns a buffer into rows.
@@ -153,6 +183,7 @@ impl Writer {
             received: &mut self.received,
             outside_windows: &mut outside,
             own_threads: &own_threads,
+            marks_ranges: nvtx::are_marked(),
         };
         match decode::decode(bytes, &attached.layout, &mut converter) {
             None => {}

@@ -12,6 +12,8 @@ use crate::schema::env as variables;
 
 /// The CUDA driver loads the library that it names.
 pub const CUDA_INJECTION: &str = "CUDA_INJECTION64_PATH";
+/// Libraries with NVTX load the library that it names.
+pub const NVTX_INJECTION: &str = "NVTX_INJECTION64_PATH";
 /// The dynamic linker's own.
 pub const LD_PRELOAD: &str = "LD_PRELOAD";
 /// The dynamic linker's own.
@@ -90,7 +92,7 @@ impl Environment {
         self.set(variables::SESSION, session);
         self.set(variables::EVALUATOR, evaluator);
         self.set(variables::RUNTIME, runtime);
-        self.set(variables::GATE, settings.gate.name());
+        self.set(variables::GATE, settings.gate.name().into_owned());
         self.set(variables::GATE_BY, settings.gate_by.name());
         self.set_or_remove(variables::AFTER, settings.after.map(nanoseconds));
         self.set_or_remove(variables::FOR, settings.window.map(nanoseconds));

@@ -5,7 +5,7 @@ use super::knobs::{NcuKnobs, NcuTargets, NsysKnobs, NsysRange, NsysTrace};
 use crate::schema::env as variables;
 
 /// A kind of workload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flavor {
     /// Name on the command line and in the session.
     pub name: &'static str,
@@ -123,7 +123,7 @@ mod tests {
             nsys,
             ncu,
             ..
-        } = *Flavor::named("generic").unwrap();
+        } = Flavor::named("generic").unwrap().clone();
         assert_eq!(gate, Gate::Process);
         assert!(environment.is_empty() && software.is_empty());
         assert!(nsys.trace.is_empty() && ncu.sections.is_empty());
@@ -141,7 +141,7 @@ mod tests {
             nsys,
             ncu,
             ..
-        } = *Flavor::named("vllm").unwrap();
+        } = Flavor::named("vllm").unwrap().clone();
         assert_eq!(gate, Gate::Profiler);
         let set: Vec<_> = environment.iter().map(|v| (v.name, v.value, v.known_to)).collect();
         let expected = [

@@ -203,7 +203,7 @@ fn new_session(settings: &Settings, evaluator: &str, python: Option<&Python>) ->
         cwd: cwd.to_string_lossy().into_owned(),
         evaluator: evaluator.to_owned(),
         flavor: settings.flavor.name.to_owned(),
-        gate: settings.gate.name().to_owned(),
+        gate: settings.gate.name().into_owned(),
         trace: settings.trace.iter().map(|trace| trace.name().to_owned()).collect(),
         simulated: settings.sim,
         software: python.map(software).unwrap_or_default(),

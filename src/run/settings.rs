@@ -1,11 +1,13 @@
 //! The launcher's settings: what `colonel run` was asked to do, checked, without clap.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::evaluators::EvaluatorKind;
 use super::flavors::Flavor;
+use crate::schema::ranges::{PREFIX, RangePattern};
 use crate::session::SessionsDir;
 
 /// A setting with a fixed list of names.
@@ -29,7 +31,7 @@ pub trait Choice: Sized + Copy + 'static {
 }
 
 /// What opens a window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Gate {
     /// The process's whole life.
     Process,
@@ -37,24 +39,33 @@ pub enum Gate {
     Profiler,
     /// `colonel start` and `colonel stop`.
     Manual,
-}
-
-impl Choice for Gate {
-    const WHAT: &'static str = "gate";
-    const ALL: &'static [(&'static str, Self)] = &[
-        ("process", Self::Process),
-        ("profiler", Self::Profiler),
-        ("manual", Self::Manual),
-    ];
+    /// NVTX ranges of that name and domain.
+    Nvtx(RangePattern),
 }
 
 impl Gate {
+    /// Those without a pattern.
+    const NAMED: [Self; 3] = [Self::Process, Self::Profiler, Self::Manual];
+
+    /// Reads a gate as it is written on the command line.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(pattern) = text.strip_prefix(PREFIX) {
+            return RangePattern::parse(pattern).map(Self::Nvtx);
+        }
+        let known = Self::NAMED.into_iter().find(|gate| gate.name() == text);
+        known.ok_or_else(|| {
+            let known = Self::NAMED.map(|gate| gate.name().into_owned()).join(", ");
+            format!("unknown gate `{text}` (known: {known}, nvtx:NAME[@DOMAIN])")
+        })
+    }
+
     /// Its name in the environment and the session.
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> Cow<'static, str> {
         match self {
-            Self::Process => "process",
-            Self::Profiler => "profiler",
-            Self::Manual => "manual",
+            Self::Process => "process".into(),
+            Self::Profiler => "profiler".into(),
+            Self::Manual => "manual".into(),
+            Self::Nvtx(pattern) => format!("{PREFIX}{pattern}").into(),
         }
     }
 }
@@ -157,16 +168,19 @@ mod tests {
 
     #[test]
     fn every_choice_parses_from_its_own_name() {
-        names_agree(Gate::name);
         names_agree(GateBy::name);
         names_agree(Trace::name);
     }
 
     #[test]
-    fn an_unknown_gate_lists_the_known_ones() {
+    fn gates_parse_from_their_names() {
+        for name in ["process", "profiler", "manual", "nvtx:step", "nvtx:layer*@vllm"] {
+            assert_eq!(Gate::parse(name).unwrap().name(), name);
+        }
         assert_eq!(
-            Gate::parse("nvtx:step").unwrap_err(),
-            "unknown gate `nvtx:step` (known: process, profiler, manual)"
+            Gate::parse("nvtx").unwrap_err(),
+            "unknown gate `nvtx` (known: process, profiler, manual, nvtx:NAME[@DOMAIN])"
         );
+        assert!(Gate::parse("nvtx:@vllm").unwrap_err().contains("names no range"));
     }
 }

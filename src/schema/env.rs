@@ -21,11 +21,13 @@ macro_rules! variables {
 
 variables! {
     SESSION = "COLONEL_SESSION", "guest", "Absolute path of the session folder. Without it the guest does nothing.";
-    GATE = "COLONEL_GATE", "guest", "What opens a window: `process`, `profiler` or `manual`.";
+    GATE = "COLONEL_GATE", "guest", "What opens a window: `process`, `profiler`, `manual` or `nvtx:NAME[@DOMAIN]`.";
     GATE_BY = "COLONEL_GATE_BY", "guest", "How cudaProfilerStart/Stop is seen: `preload`, `callback` or `auto`.";
     AFTER = "COLONEL_AFTER_NS", "guest", "Delay between the trigger and the window, ns.";
     FOR = "COLONEL_FOR_NS", "guest", "Longest window, ns.";
     TRACE = "COLONEL_TRACE", "guest", "More record kinds, comma-separated: `api`.";
+    NVTX_CHAIN = "COLONEL_NVTX_CHAIN", "guest", "Path of the NVTX injection that another tool had set, which is called first.";
+    NVTX_MARKS = "COLONEL_NVTX_MARKS", "guest", "`0`: ends of NVTX ranges are not placed among the launches, so that kernels get no `nvtx_path`. Saves two driver calls a range while a window is open.";
     COUNTERS = "COLONEL_COUNTERS", "guest", "Reserved for hardware counters.";
     GUEST = "COLONEL_GUEST", "cli", "Path of libcolonel_guest.so, where it is not beside the program.";
     CUPTI = "COLONEL_CUPTI", "guest", "Path of the libcupti to use where the process has none mapped.";

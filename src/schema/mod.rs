@@ -1,10 +1,11 @@
 //! What launcher, guest and reader share: the session on disk, and nothing else.
 //!
 //! `tables` defines every Parquet table, `manifest` the JSON files, `env` the names of the environment,
-//! `control` the messages on the guest's socket.
+//! `control` the messages on the guest's socket, `ranges` the pattern of `--gate nvtx:NAME`.
 
 pub mod columns;
 pub mod control;
 pub mod env;
 pub mod manifest;
+pub mod ranges;
 pub mod tables;

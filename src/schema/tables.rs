@@ -172,13 +172,30 @@ tables! {
         correlation_id: MaybeU32 = "Id of the API call it happened in, null where none.",
         window: U32 = "Window.",
     }
+    /// An NVTX range, or a mark. One that is open as the last window closes is told then; if it ends in a later window, it has a row for that one, too.
+    nvtx_ranges NvtxRangeRow NvtxRangesBuilder {
+        pid: U32 = "Process.",
+        thread_id: U32 = "Thread that pushed or started it, as the kernel numbers it.",
+        domain: MaybeText = "Name of its domain; null for the default one.",
+        name: Text = "Its message. What is not UTF-8 is replaced, what is longer than 4096 bytes is cut.",
+        category: MaybeText = "Name of its category, or the number where it has none; null without category.",
+        payload: MaybeText = "The number that came with it, as text.",
+        kind: Text = "`push_pop`, `start_end` or `mark`.",
+        depth: U32 = "Pushed ranges of its thread, of any domain, that it lies in.",
+        path: Text = "Names of those and its own, outermost first, joined by `/`. Of one longer than 4096 bytes, `…` and the end.",
+        start_ns: I64 = "Start, Unix ns; also where it lies before the window.",
+        end_ns: MaybeI64 = "End, Unix ns; null where it was open as the last window closed, or as its thread ended.",
+        start_correlation_id: MaybeU32 = "Newest correlation id at its start, or at the opening of the window that it was open before: what it launched has later ones. Null where no id could be had.",
+        end_correlation_id: MaybeU32 = "Newest correlation id at its end, or at the closing of the last window: what it launched has none later. Null where no id could be had.",
+        window: U32 = "Window in which it started; of one that was open before, in which it ended.",
+    }
     /// A stretch of time in which records count: one start/stop pair of the gate. Windows of a process may nest and overlap.
     windows WindowRow WindowsBuilder {
         pid: U32 = "Process.",
         window: U32 = "Number, from 1, in its process.",
         start_ns: I64 = "Opened, Unix ns.",
         end_ns: MaybeI64 = "Closed, Unix ns; null while open or cut off.",
-        trigger: Text = "`process`, `profiler`, `manual` or `region`.",
+        trigger: Text = "`process`, `profiler`, `manual`, `region` or `nvtx`.",
         name: MaybeText = "Name given by who opened it.",
     }
     /// A GPU as the process saw it.
@@ -220,7 +237,7 @@ tables! {
     losses LossRow LossesBuilder {
         pid: U32 = "Process.",
         kind: Text = "Table that the records would have gone to, or `records` where unknown.",
-        reason: Text = "`buffers_exhausted`, `dropped_by_cupti`, `invalid_timestamp`, `unknown_kind`, `truncated_buffer`, `write_failed`, `callbacks_replaced`, `not_sealed`, `file_unreadable`.",
+        reason: Text = "`buffers_exhausted`, `dropped_by_cupti`, `invalid_timestamp`, `unknown_kind`, `truncated_buffer`, `write_failed`, `callbacks_replaced`, `not_sealed`, `queue_full`, `too_many_open`, `file_unreadable`.",
         count: MaybeU64 = "Records; null where nobody can tell how many.",
         first_ns: I64 = "First seen, Unix ns.",
         last_ns: I64 = "Last seen, Unix ns.",

@@ -1,9 +1,10 @@
 //! The default evaluator: the guest in every CUDA process, recording through CUPTI.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::super::RunError;
-use super::super::environment::{CUDA_INJECTION, Environment, Inherited, LD_PRELOAD};
+use super::super::environment::{CUDA_INJECTION, Environment, Inherited, LD_PRELOAD, NVTX_INJECTION};
 use super::super::guest::find_guest;
 use super::super::runtime::RuntimeFolder;
 use super::super::settings::Settings;
@@ -11,6 +12,9 @@ use super::Evaluator;
 use super::no_kernels::why_no_kernels;
 use crate::schema::env as variables;
 use crate::schema::manifest::Session as Manifest;
+
+/// With this path NVTX looks for no injection.
+const NO_NVTX: &str = "./.";
 
 /// Records with `libcolonel_guest.so`.
 #[derive(Debug)]
@@ -58,6 +62,8 @@ impl Evaluator for CuptiEvaluator {
         let guest = runtime.linkable(&self.guest, LD_PRELOAD)?;
         environment.set(CUDA_INJECTION, &guest);
         environment.prepend(LD_PRELOAD, &guest, inherited);
+        environment.set(NVTX_INJECTION, &guest);
+        environment.set_or_remove(variables::NVTX_CHAIN, other_nvtx(inherited));
         Ok(())
     }
 
@@ -66,10 +72,16 @@ impl Evaluator for CuptiEvaluator {
     }
 }
 
+/// Another tool's NVTX injection, which the guest calls first. Not the one of an outer colonel, nor the path that asks
+/// for none.
+fn other_nvtx(inherited: Inherited<'_>) -> Option<OsString> {
+    let is_ours = inherited(variables::SESSION).is_some();
+    inherited(NVTX_INJECTION).filter(|path| !is_ours && !path.is_empty() && path != NO_NVTX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::ffi::OsString;
 
     #[test]
     fn an_injection_that_is_there_is_named() {
@@ -87,5 +99,23 @@ mod tests {
         };
         let message = CuptiEvaluator::new(false, &nested).unwrap_err().to_string();
         assert!(message.contains("by an outer `colonel run`"), "{message}");
+    }
+    #[test]
+    fn another_nvtx_injection_is_passed_on() {
+        let inherited = |value: &'static str, session: bool| {
+            move |name: &str| match name {
+                NVTX_INJECTION => Some(OsString::from(value)),
+                variables::SESSION if session => Some("/s".into()),
+                _ => None,
+            }
+        };
+        assert_eq!(
+            other_nvtx(&inherited("/opt/tool.so", false)),
+            Some("/opt/tool.so".into())
+        );
+        assert_eq!(other_nvtx(&inherited("/outer/guest.so", true)), None);
+        assert_eq!(other_nvtx(&inherited("", false)), None);
+        assert_eq!(other_nvtx(&inherited(NO_NVTX, false)), None);
+        assert_eq!(other_nvtx(&|_| None), None);
     }
 }

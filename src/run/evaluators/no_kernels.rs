@@ -4,6 +4,7 @@ use super::super::flavors::{Flavor, GENERIC};
 use super::super::settings::Gate;
 use super::super::summary::process_name;
 use crate::schema::manifest::{Exit, Process, ProcessState, Session as Manifest};
+use crate::schema::ranges::PREFIX;
 
 /// The reason; further lines say what to do.
 pub(super) fn why_no_kernels(manifest: &Manifest) -> String {
@@ -73,6 +74,11 @@ fn why_no_window(flavor: &Flavor, manifest: &Manifest) -> String {
                 "\na program that calls it through ctypes, cuda-python or a static cudart needs `--gate-by callback`";
         }
         why
+    } else if let Some(pattern) = manifest.gate.strip_prefix(PREFIX) {
+        format!(
+            "{who} no window opened: no NVTX range named `{pattern}` was open; `--gate process` records every range, and \
+             `nvtx_ranges` then has their names"
+        )
     } else if manifest.gate == Gate::Manual.name() {
         format!("{who} no window opened: open one with `colonel start` while the command runs")
     } else {

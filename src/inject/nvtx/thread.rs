@@ -1,0 +1,127 @@
+//! Threads that have called NVTX, each with its open ranges.
+//!
+//! A thread's lock is its own: another thread takes it for a moment as a window closes, or CUDA is initialised.
+
+use std::cell::{Cell, RefCell};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+
+use crate::inject::guard;
+use crate::inject::guest::lock;
+use crate::inject::nvtx::stack::Stack;
+use crate::inject::nvtx::{GENERATION, epoch, events, state};
+
+/// A thread's ranges.
+#[derive(Debug)]
+pub(crate) struct Thread {
+    pub(crate) id: u32,
+    pub(crate) open: Mutex<Open>,
+}
+
+/// What is open on a thread.
+#[derive(Debug, Default)]
+pub(crate) struct Open {
+    pub(crate) stack: Stack,
+    /// Epoch of the last sweep that told of them.
+    pub(crate) swept: u64,
+    /// The range that opened this thread's window.
+    pub(crate) holder: Option<Holder>,
+}
+
+/// Outermost range of a thread that matches the gate's pattern.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Holder {
+    /// Number by which the gate knows the wish.
+    pub(crate) wish: u64,
+    pub(crate) range: Held,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// Its place in the stack.
+    Pushed(usize),
+    /// Its id.
+    Started(u64),
+}
+
+/// Those that live, and the epoch in which each came.
+#[derive(Debug, Default)]
+pub(crate) struct Threads(Mutex<Vec<Arc<Thread>>>);
+
+impl Threads {
+    fn add(&self) -> Arc<Thread> {
+        let mut threads = lock(&self.0);
+        // Read under the lock: the sweep that follows finds this thread, or it came after it.
+        let open = Open {
+            swept: epoch(),
+            ..Open::default()
+        };
+        let thread = Arc::new(Thread {
+            // SAFETY: takes nothing and can't fail.
+            id: unsafe { libc::gettid() }.cast_unsigned(),
+            open: Mutex::new(open),
+        });
+        threads.push(Arc::clone(&thread));
+        thread
+    }
+
+    fn remove(&self, thread: &Arc<Thread>) {
+        lock(&self.0).retain(|other| !Arc::ptr_eq(other, thread));
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Thread>> {
+        lock(&self.0).clone()
+    }
+}
+
+struct Local {
+    /// This thread is in `with`: what calls NVTX from there is CUPTI or a signal handler.
+    inside: Cell<bool>,
+    thread: RefCell<Option<(u64, Arc<Thread>)>>,
+}
+
+thread_local! {
+    static LOCAL: Local = const {
+        Local { inside: Cell::new(false), thread: RefCell::new(None) }
+    };
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        guard::ffi((), || {
+            let mine = self.thread.get_mut().take();
+            if let Some((generation, thread)) = mine
+                && generation == GENERATION.load(Ordering::Acquire)
+            {
+                events::thread_ends(&thread);
+                state().threads.remove(&thread);
+            }
+        });
+    }
+}
+
+struct Inside<'a>(&'a Cell<bool>);
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
+/// Gives the calling thread to `act`. None: the thread ends, or is in here already.
+pub(crate) fn with<T>(act: impl FnOnce(&Arc<Thread>) -> T) -> Option<T> {
+    let result = LOCAL.try_with(|local| {
+        if local.inside.replace(true) {
+            return None;
+        }
+        let _inside = Inside(&local.inside);
+        let generation = GENERATION.load(Ordering::Acquire);
+        let is_known = matches!(&*local.thread.borrow(), Some((known, _)) if *known == generation);
+        if !is_known {
+            local.thread.replace(Some((generation, state().threads.add())));
+        }
+        let thread = local.thread.borrow();
+        thread.as_ref().map(|(_, thread)| act(thread))
+    });
+    result.ok().flatten()
+}
