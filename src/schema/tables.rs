@@ -181,7 +181,7 @@ tables! {
         category: MaybeText = "Name of its category, or the number where it has none; null without category.",
         payload: MaybeText = "The number that came with it, as text.",
         kind: Text = "`push_pop`, `start_end` or `mark`.",
-        depth: U32 = "Pushed ranges of its thread, of any domain, that it lies in.",
+        depth: U32 = "Pushed ranges of its thread, of any domain, that it lies in, as of its end.",
         path: Text = "Names of those and its own, outermost first, joined by `/`. Of one longer than 4096 bytes, `…` and the end.",
         start_ns: I64 = "Start, Unix ns; also where it lies before the window.",
         end_ns: MaybeI64 = "End, Unix ns; null where it was open as the last window closed, or as its thread ended.",

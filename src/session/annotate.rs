@@ -1,39 +1,49 @@
-//! The columns of `kernels` that a guest leaves empty, since they need the table `devices`: waves and occupancy.
+//! The columns of `kernels` that a guest leaves empty, since they need other tables: waves and occupancy need `devices`,
+//! the path of NVTX ranges needs `nvtx_ranges`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow_array::builder::Float64Builder;
 use arrow_array::cast::AsArray as _;
-use arrow_array::types::{Int32Type, UInt32Type};
+use arrow_array::types::{Int32Type, Int64Type, UInt32Type};
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::ArrowError;
 
 use crate::session::devices::Devices;
 use crate::session::occupancy::{Launch, Occupancy};
+use crate::session::range_paths::RangePaths;
 
 /// Fills the columns in; null where the device is not known or the launch makes no sense.
 #[derive(Debug)]
 pub(crate) struct Annotator<'a> {
     devices: &'a Devices,
+    ranges: RangePaths,
     known: HashMap<(u32, u32, Launch), Option<Occupancy>>,
 }
 
 impl<'a> Annotator<'a> {
-    pub(crate) fn new(devices: &'a Devices) -> Self {
+    /// For the kernels of one process.
+    pub(crate) fn new(devices: &'a Devices, ranges: RangePaths) -> Self {
         Self {
             devices,
+            ranges,
             known: HashMap::new(),
         }
     }
 
-    /// The batch, which has all columns of `kernels`, with the two columns computed anew.
+    /// The batch, which has all columns of `kernels`, with the columns computed anew.
     pub(crate) fn annotate(&mut self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
         let index = |name: &str| batch.schema_ref().index_of(name);
         let (waves, percent) = self.columns(batch)?;
         let mut columns = batch.columns().to_vec();
         columns[index("waves")?] = waves;
         columns[index("theoretical_occupancy_pct")?] = percent;
+        if !self.ranges.is_empty() {
+            let correlation_ids = column(batch, "correlation_id")?.as_primitive::<UInt32Type>();
+            let starts = column(batch, "start_ns")?.as_primitive::<Int64Type>();
+            columns[index("nvtx_path")?] = self.ranges.column(correlation_ids.values(), starts.values())?;
+        }
         RecordBatch::try_new(batch.schema(), columns)
     }
 

@@ -14,6 +14,7 @@ use crate::schema::tables;
 use crate::session::annotate::Annotator;
 use crate::session::devices::Devices;
 use crate::session::files::{self, ProcessFolder};
+use crate::session::range_paths::RangePaths;
 use crate::session::scan::{Parts, folder_parts};
 use crate::session::sorted::SortedScan;
 use crate::session::table_writer::TableWriter;
@@ -75,7 +76,7 @@ struct Compaction<'a> {
     written: u64,
 }
 
-impl Compaction<'_> {
+impl<'a> Compaction<'a> {
     fn folder(&mut self, folder: &ProcessFolder, progress: &mut dyn FnMut(u64)) -> Result<(), SessionError> {
         let parts = folder_parts(folder).map_err(SessionError::io("read", &folder.path))?;
         if let Some(problem) = parts.problems.first() {
@@ -91,8 +92,9 @@ impl Compaction<'_> {
         let expected = parts.parts.iter().map(|part| part.rows()).sum();
         let new = self.make_work_folder(folder)?;
         let file = new.join("000001.parquet");
+        let mut annotator = self.annotator(folder)?;
         let result = self
-            .write(&file, parts, progress)
+            .write(&file, parts, annotator.as_mut(), progress)
             .and_then(|()| check_rows(&file, &folder.path, expected));
         match result.and_then(|()| exchange(&new, &folder.path)) {
             // After the exchange this is the old folder.
@@ -141,12 +143,33 @@ impl Compaction<'_> {
         Ok(new)
     }
 
-    fn write(&mut self, path: &Path, parts: Parts, progress: &mut dyn FnMut(u64)) -> Result<(), SessionError> {
+    /// What fills in the columns of `kernels` that need other tables.
+    fn annotator(&self, folder: &ProcessFolder) -> Result<Option<Annotator<'a>>, SessionError> {
+        if self.table.name != "kernels" {
+            return Ok(None);
+        }
+        let ranges = ProcessFolder {
+            path: self
+                .session
+                .join("nvtx_ranges")
+                .join(folder.path.file_name().unwrap_or_default()),
+            process: folder.process,
+        };
+        let paths = RangePaths::read(&ranges).map_err(SessionError::io("read", &ranges.path))?;
+        Ok(Some(Annotator::new(self.devices, paths)))
+    }
+
+    fn write(
+        &mut self,
+        path: &Path,
+        parts: Parts,
+        mut annotator: Option<&mut Annotator<'_>>,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), SessionError> {
         let failed = |error: ParquetError| SessionError::parquet(path)(error);
         let schema = self.table.arrow_schema();
         let file = File::create(path).map_err(SessionError::io("create", path))?;
         let mut writer = TableWriter::new(file, schema.clone()).map_err(failed)?;
-        let mut annotator = (self.table.name == "kernels").then(|| Annotator::new(self.devices));
         let mut rows = SortedScan::new(parts, schema);
         for batch in &mut rows {
             let batch: RecordBatch = batch.map_err(|error| failed(error.into()))?;

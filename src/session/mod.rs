@@ -16,6 +16,7 @@ mod liveness;
 pub mod occupancy;
 mod open;
 mod progress;
+mod range_paths;
 mod scan;
 mod seal;
 mod sorted;

@@ -9,7 +9,7 @@ use std::process::Command;
 use crate::run::{Ended, Setup, stand_ins, target};
 
 /// Compiles a program of tests/guest/hosts into `folder`, linked against the stand-in runtime.
-fn compile(folder: &Path, source: &str, name: &str, options: &[&str]) -> PathBuf {
+pub(crate) fn compile(folder: &Path, source: &str, name: &str, options: &[&str]) -> PathBuf {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest/hosts");
     let libraries = folder.join("stand-ins");
     let program = folder.join(name);

@@ -13,6 +13,7 @@ mod host;
 mod hosts;
 mod layouts;
 mod losses;
+mod nvtx;
 mod regions;
 mod run;
 mod session;

@@ -114,6 +114,7 @@ impl Setup {
         command.current_dir(self.path()).env("XDG_RUNTIME_DIR", self.path());
         for name in [
             "CUDA_INJECTION64_PATH",
+            "NVTX_INJECTION64_PATH",
             "LD_PRELOAD",
             "LD_LIBRARY_PATH",
             "COLONEL_SESSION",

@@ -179,7 +179,12 @@ impl Rows {
 
     /// A column of text without nulls.
     pub fn texts(&self, name: &str) -> Vec<String> {
-        let texts = self.column(name, |column, row| {
+        self.maybe_texts(name).into_iter().map(Option::unwrap).collect()
+    }
+
+    /// A column of text.
+    pub fn maybe_texts(&self, name: &str) -> Vec<Option<String>> {
+        self.column(name, |column, row| {
             let column = column.as_dictionary::<Int32Type>();
             let key = column.keys().value(row);
             column
@@ -187,8 +192,7 @@ impl Rows {
                 .as_string::<i32>()
                 .value(usize::try_from(key).unwrap())
                 .to_owned()
-        });
-        texts.into_iter().map(Option::unwrap).collect()
+        })
     }
 
     /// How often each value occurs.

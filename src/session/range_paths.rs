@@ -1,0 +1,294 @@
+//! Which NVTX ranges a kernel was launched in: those whose two correlation ids the kernel's own lies between.
+//!
+//! CUPTI's records do not say which thread launched. So where ranges of one thread alone were open, the innermost gives
+//! the path, and where several threads had ranges open, none does.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use arrow_array::cast::AsArray as _;
+use arrow_array::types::{Int32Type, Int64Type, UInt32Type};
+use arrow_array::{Array as _, ArrayRef, DictionaryArray, Int32Array, RecordBatch, StringArray};
+use arrow_schema::ArrowError;
+
+use crate::session::files::ProcessFolder;
+use crate::session::scan::{Scan, folder_parts, wanted_schema};
+
+const COLUMNS: [&str; 6] = [
+    "start_ns",
+    "start_correlation_id",
+    "end_correlation_id",
+    "thread_id",
+    "depth",
+    "path",
+];
+const KIND: &str = "kind";
+
+/// Launches from one id on, up to the next step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Step {
+    /// The last id before it. Ids are counted on where CUPTI's 32 bits wrap.
+    id: i64,
+    path: Option<u32>,
+}
+
+/// Paths of one process's launches.
+#[derive(Debug, Default)]
+pub(crate) struct RangePaths {
+    paths: Vec<String>,
+    /// In order of id.
+    steps: Vec<Step>,
+    /// Ids by time, to know how often the counter had wrapped.
+    clock: Vec<(i64, i64)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Interval {
+    /// Its launches are later than this id,
+    start: i64,
+    /// and no later than this one.
+    end: i64,
+    thread_id: u32,
+    depth: u32,
+    path: u32,
+}
+
+/// `id` counted on, the nearest to a known one.
+fn unwrapped(id: u32, near: i64) -> i64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the counter's 32 bits"
+    )]
+    let low = near as u32;
+    near + i64::from(id.wrapping_sub(low).cast_signed())
+}
+
+impl RangePaths {
+    /// Reads the table of one process. What can't be read of it gives no path.
+    pub(crate) fn read(folder: &ProcessFolder) -> std::io::Result<Self> {
+        let columns = [&COLUMNS[..], &[KIND]].concat();
+        let scan = Scan::new(folder_parts(folder)?, wanted_schema("nvtx_ranges", &columns));
+        let mut rows = Rows::default();
+        for batch in scan {
+            rows.add(&batch);
+        }
+        Ok(rows.into_paths())
+    }
+
+    /// True where no range says anything.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    fn find(&self, correlation_id: u32, start_ns: i64) -> Option<u32> {
+        let later = self.clock.partition_point(|(time, _)| *time <= start_ns);
+        let (_, near) = self.clock.get(later.saturating_sub(1))?;
+        let id = unwrapped(correlation_id, *near);
+        let after = self.steps.partition_point(|step| step.id < id);
+        self.steps.get(after.checked_sub(1)?)?.path
+    }
+
+    /// The column `nvtx_path` of a batch of kernels.
+    pub(crate) fn column(&self, correlation_ids: &[u32], starts: &[i64]) -> Result<ArrayRef, ArrowError> {
+        let mut keys: HashMap<u32, i32> = HashMap::new();
+        let mut used = Vec::new();
+        let mut key = |path: u32| {
+            *keys.entry(path).or_insert_with(|| {
+                used.push(self.paths[path as usize].as_str());
+                i32::try_from(used.len() - 1).unwrap_or(i32::MAX)
+            })
+        };
+        let launches = correlation_ids.iter().zip(starts);
+        let column: Int32Array = launches
+            .map(|(id, start)| self.find(*id, *start).map(&mut key))
+            .collect();
+        let values = std::sync::Arc::new(StringArray::from(used));
+        Ok(std::sync::Arc::new(DictionaryArray::<Int32Type>::try_new(
+            column, values,
+        )?))
+    }
+}
+
+/// What the table says, until all of it is read.
+#[derive(Debug, Default)]
+struct Rows {
+    paths: Vec<String>,
+    known: HashMap<String, u32>,
+    rows: Vec<Row>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    start_ns: i64,
+    start: u32,
+    end: u32,
+    thread_id: u32,
+    depth: u32,
+    path: u32,
+}
+
+impl Rows {
+    fn add(&mut self, batch: &RecordBatch) {
+        let unsigned = |index: usize| batch.column(index).as_primitive::<UInt32Type>();
+        let starts_ns = batch.column(0).as_primitive::<Int64Type>();
+        let (starts, ends, threads, depths) = (unsigned(1), unsigned(2), unsigned(3), unsigned(4));
+        let text = |index: usize| {
+            let column = batch.column(index).as_dictionary::<Int32Type>();
+            column.downcast_dict::<StringArray>()
+        };
+        let (Some(paths), Some(kinds)) = (text(5), text(6)) else {
+            return;
+        };
+        let texts = paths.into_iter().zip(kinds);
+        for (row, (path, kind)) in texts.enumerate() {
+            let Some(path) = path.filter(|_| kind != Some("mark") && starts.is_valid(row) && ends.is_valid(row)) else {
+                continue;
+            };
+            let path = match self.known.get(path) {
+                Some(known) => *known,
+                None => {
+                    let number = u32::try_from(self.paths.len()).unwrap_or(u32::MAX);
+                    self.paths.push(path.to_owned());
+                    self.known.insert(path.to_owned(), number);
+                    number
+                }
+            };
+            self.rows.push(Row {
+                start_ns: starts_ns.value(row),
+                start: starts.value(row),
+                end: ends.value(row),
+                thread_id: threads.value(row),
+                depth: depths.value(row),
+                path,
+            });
+        }
+    }
+
+    fn into_paths(mut self) -> RangePaths {
+        self.rows.sort_unstable_by_key(|row| row.start_ns);
+        let mut near = self.rows.first().map_or(0, |row| i64::from(row.start));
+        let mut clock = Vec::with_capacity(self.rows.len());
+        let intervals: Vec<Interval> = self
+            .rows
+            .iter()
+            .map(|row| {
+                near = unwrapped(row.start, near);
+                clock.push((row.start_ns, near));
+                Interval {
+                    start: near,
+                    end: near + i64::from(row.end.wrapping_sub(row.start)),
+                    thread_id: row.thread_id,
+                    depth: row.depth,
+                    path: row.path,
+                }
+            })
+            .collect();
+        RangePaths {
+            steps: steps(&intervals),
+            paths: self.paths,
+            clock,
+        }
+    }
+}
+
+/// Sweeps over the ids: what is open after each id at which something opens or closes.
+fn steps(intervals: &[Interval]) -> Vec<Step> {
+    let of_length = intervals
+        .iter()
+        .enumerate()
+        .filter(|(_, interval)| interval.start < interval.end);
+    let mut events: Vec<(i64, bool, usize)> = of_length
+        .flat_map(|(index, interval)| [(interval.start, true, index), (interval.end, false, index)])
+        .collect();
+    events.sort_unstable();
+    // By thread, the innermost last.
+    let mut open: BTreeMap<u32, BTreeSet<(i64, u32, usize)>> = BTreeMap::new();
+    let mut steps: Vec<Step> = Vec::new();
+    let mut events = events.into_iter().peekable();
+    while let Some((id, opens, index)) = events.next() {
+        let interval = intervals[index];
+        let entry = (interval.start, interval.depth, index);
+        if opens {
+            open.entry(interval.thread_id).or_default().insert(entry);
+        } else if let Some(ranges) = open.get_mut(&interval.thread_id) {
+            ranges.remove(&entry);
+            if ranges.is_empty() {
+                open.remove(&interval.thread_id);
+            }
+        }
+        if events.peek().is_some_and(|(next, ..)| *next == id) {
+            continue;
+        }
+        let mut threads = open.values();
+        let path = match (threads.next(), threads.next()) {
+            (Some(only), None) => only.last().map(|(.., index)| intervals[*index].path),
+            _ => None,
+        };
+        if steps.last().map(|step| step.path) != Some(path) {
+            steps.push(Step { id, path });
+        }
+    }
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(rows: &[(u32, u32, u32, u32, &str)]) -> RangePaths {
+        let mut all = Rows::default();
+        for (number, (start, end, thread_id, depth, path)) in rows.iter().enumerate() {
+            all.paths.push((*path).to_owned());
+            all.rows.push(Row {
+                start_ns: i64::try_from(number).unwrap() * 10,
+                start: *start,
+                end: *end,
+                thread_id: *thread_id,
+                depth: *depth,
+                path: u32::try_from(number).unwrap(),
+            });
+        }
+        all.into_paths()
+    }
+
+    fn found(paths: &RangePaths, ids: &[u32]) -> Vec<String> {
+        let ids = ids.iter().map(|id| paths.find(*id, 1_000));
+        ids.map(|path| path.map_or("-".to_owned(), |path| paths.paths[path as usize].clone()))
+            .collect()
+    }
+
+    #[test]
+    fn the_innermost_range_of_the_only_thread() {
+        let paths = paths(&[(10, 50, 1, 0, "a"), (20, 30, 1, 1, "a/b"), (30, 40, 1, 1, "a/c")]);
+        let expected = ["-", "-", "a", "a", "a/b", "a/b", "a/c", "a/c", "a", "a", "-"];
+        assert_eq!(found(&paths, &[9, 10, 11, 20, 21, 30, 31, 40, 41, 50, 51]), expected);
+    }
+
+    #[test]
+    fn ranges_that_began_before_the_window_nest_by_depth() {
+        let paths = paths(&[(10, 50, 1, 0, "a"), (10, 50, 1, 1, "a/b"), (10, 30, 1, 2, "a/b/c")]);
+        assert_eq!(
+            found(&paths, &[11, 30, 31, 50, 51]),
+            ["a/b/c", "a/b/c", "a/b", "a/b", "-"]
+        );
+    }
+
+    #[test]
+    fn several_threads_give_none() {
+        let paths = paths(&[(10, 40, 1, 0, "a"), (20, 60, 2, 0, "b"), (30, 50, 1, 0, "c")]);
+        assert_eq!(found(&paths, &[15, 25, 35, 45, 55, 65]), ["a", "-", "-", "-", "b", "-"]);
+    }
+
+    #[test]
+    fn a_range_that_launched_nothing_is_none() {
+        assert!(paths(&[(10, 10, 1, 0, "a")]).is_empty());
+        assert_eq!(found(&paths(&[]), &[1]), ["-"]);
+    }
+
+    #[test]
+    fn ids_wrap() {
+        let paths = paths(&[(u32::MAX - 2, 3, 1, 0, "a"), (3, 6, 1, 0, "b")]);
+        let expected = ["-", "a", "a", "a", "b", "b", "-"];
+        assert_eq!(found(&paths, &[u32::MAX - 2, u32::MAX, 0, 3, 4, 6, 7]), expected);
+    }
+}
