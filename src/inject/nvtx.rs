@@ -25,9 +25,6 @@ pub(crate) use filter::Filter;
 pub(crate) use outbox::{Outbox, push_row, window_of};
 pub(crate) use sweep::{open_waiting, start, stop};
 
-#[cfg(feature = "bench")]
-pub(crate) use events::{bench_pop, bench_push};
-
 use crate::inject::config::Config;
 use crate::inject::entry;
 use crate::inject::guest::Guest;

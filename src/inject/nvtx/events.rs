@@ -156,7 +156,8 @@ pub(crate) fn push(details: Details, name: Name) -> i32 {
 /// Closes the innermost range of a domain on the calling thread; its level.
 pub(crate) fn pop(domain: usize) -> i32 {
     let level = with(|thread| {
-        let end = now(epoch());
+        let before = epoch();
+        let end = is_recording(before).then(|| now(before));
         let mut open = lock(&thread.open);
         let is_told = is_told(epoch(), open.swept);
         let popped = open.stack.pop(domain, is_told)?;
@@ -176,6 +177,7 @@ pub(crate) fn pop(domain: usize) -> i32 {
         drop(open);
         if let Some((frame, Some(path))) = popped.range {
             let depth = number(popped.index);
+            let end = end.unwrap_or_else(|| now(before));
             let range = of(thread, Kind::PushPop, path, depth, frame.details, frame.start);
             tell(Some(range.told(End::At(end))));
         }
@@ -331,16 +333,4 @@ fn withdraw(wish: Option<u64>) {
     if let (Some(wish), Some(guest)) = (wish, entry::guest()) {
         let _ = guest.close_window(Which::Wish(wish), None, true);
     }
-}
-
-/// For `make bench`.
-#[cfg(feature = "bench")]
-pub(crate) fn bench_push(name: &'static std::ffi::CStr) -> i32 {
-    push(Details::default(), Name::Text(Text::Narrow(name.as_ptr())))
-}
-
-/// For `make bench`.
-#[cfg(feature = "bench")]
-pub(crate) fn bench_pop() -> i32 {
-    pop(0)
 }

@@ -56,8 +56,8 @@ impl<const SIZE: usize> Registry<SIZE> {
         for (known, text) in self.places(handle) {
             match known.load(Ordering::Acquire) {
                 0 => return None,
-                // SAFETY: null or a leaked string.
                 other if other == handle => {
+                    // SAFETY: null or a leaked string.
                     return unsafe { text.load(Ordering::Acquire).as_ref() }.map(String::as_str);
                 }
                 _ => {}

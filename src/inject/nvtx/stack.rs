@@ -276,11 +276,11 @@ mod tests {
         let mut stack = Stack::default();
         assert_eq!([0, 0, 0].map(|domain| push(&mut stack, domain, "a")), [0, 1, 2]);
         assert_eq!(pop(&mut stack, 0), Some((2, "a/a/a".to_owned(), "a".to_owned())));
-        assert_eq!(stack.path_of(|names| names.push_str("m")).text(), "a/a/m");
+        assert_eq!(stack.path_of(|names| names.push('m')).text(), "a/a/m");
         assert_eq!(pop(&mut stack, 0).unwrap().1, "a/a");
         assert_eq!(pop(&mut stack, 0).unwrap().1, "a");
         assert_eq!(pop(&mut stack, 0), None, "more pops than pushes");
-        assert_eq!(stack.path_of(|names| names.push_str("m")).text(), "m");
+        assert_eq!(stack.path_of(|names| names.push('m')).text(), "m");
     }
 
     #[test]
