@@ -22,7 +22,7 @@ pub unsafe extern "C" fn InitializeInjectionNvtx2(table: *const c_void) -> i32 {
     unsafe { entry::initialize_injection_nvtx(table, ours) }
 }
 
-/// Called by each extension of NVTX: passed on to the tool that was set before, if one was. 0 is "not wanted".
+/// Called by each extension of NVTX: passed on to the tool that was set before, if one was. 1 is success.
 #[unsafe(no_mangle)]
 pub extern "C" fn InitializeInjectionNvtxExtension(module: *mut c_void) -> i32 {
     let ours = InitializeInjectionNvtxExtension as extern "C" fn(*mut c_void) -> i32 as *const c_void;

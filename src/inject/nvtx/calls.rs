@@ -155,8 +155,7 @@ pub(crate) fn initialize(table: GetExportTable, ours: *const c_void) -> i32 {
     let mut before = Vec::new();
     for_each(|callback| before.push(get(callback)));
     let is_chained = chain::initialize(table, ours);
-    let is_wanted = std::env::var_os(env::SESSION).is_some_and(|session| !session.is_empty());
-    if !is_wanted {
+    if !is_wanted() {
         return i32::from(is_chained);
     }
     // Reads the environment now, not at the first push.
@@ -175,7 +174,12 @@ pub(crate) fn initialize(table: GetExportTable, ours: *const c_void) -> i32 {
     1
 }
 
-/// An extension of NVTX asks: it is the chained tool's.
+/// An extension of NVTX asks. Its functions are the chained tool's, if it takes them, and nobody's otherwise. But a 0
+/// would also have NVTX say that every domain is disabled, and Python's `nvtx` then makes no range at all.
 pub(crate) fn initialize_extension(module: *mut c_void, ours: *const c_void) -> i32 {
-    chain::initialize_extension(module, ours)
+    i32::from(chain::initialize_extension(module, ours) || is_wanted())
+}
+
+fn is_wanted() -> bool {
+    std::env::var_os(env::SESSION).is_some_and(|session| !session.is_empty())
 }

@@ -38,15 +38,15 @@ pub(crate) fn initialize(table: GetExportTable, ours: *const c_void) -> bool {
     started
 }
 
-/// Passes an extension of NVTX on to the tool; colonel has no use for any.
-pub(crate) fn initialize_extension(module: *mut c_void, ours: *const c_void) -> i32 {
-    let Some(path) = path() else { return 0 };
+/// Passes an extension of NVTX on to the tool; true if the tool wants it.
+pub(crate) fn initialize_extension(module: *mut c_void, ours: *const c_void) -> bool {
+    let Some(path) = path() else { return false };
     let entry = symbol(&path, c"InitializeInjectionNvtxExtension");
     if entry.is_null() || std::ptr::eq(entry, ours) {
-        return 0;
+        return false;
     }
     // SAFETY: the function that NVTX itself would call, with what NVTX passes.
-    unsafe { std::mem::transmute::<*mut c_void, InitializeExtension>(entry)(module) }
+    unsafe { std::mem::transmute::<*mut c_void, InitializeExtension>(entry)(module) != 0 }
 }
 
 /// No lock is held: the library's own constructors may use NVTX, too. Threads that load it at once get the same copy.
