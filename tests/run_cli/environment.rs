@@ -44,7 +44,8 @@ fn the_guest_is_told_what_was_asked() {
     assert_eq!(seen["COLONEL_TRACE"], "api");
     assert_eq!(Path::new(&seen["CUDA_INJECTION64_PATH"]), empty_guest());
     assert_eq!(Path::new(&seen["LD_PRELOAD"]), empty_guest());
-    assert!(!seen.contains_key("NVTX_INJECTION64_PATH"));
+    assert_eq!(Path::new(&seen["NVTX_INJECTION64_PATH"]), empty_guest());
+    assert!(!seen.contains_key("COLONEL_NVTX_CHAIN"));
     assert_eq!((manifest.flavor.as_str(), manifest.gate.as_str()), ("vllm", "profiler"));
     assert_eq!(manifest.trace, ["api"]);
 }
@@ -62,6 +63,20 @@ fn an_outer_sessions_values_do_not_leak_in() {
     for name in ["COLONEL_AFTER_NS", "COLONEL_FOR_NS", "COLONEL_TRACE"] {
         assert!(!seen.contains_key(name), "{name}");
     }
+}
+
+#[test]
+fn another_nvtx_injection_is_passed_on() {
+    let place = Workplace::new();
+    let mut command = place.colonel();
+    command
+        .env("NVTX_INJECTION64_PATH", "/opt/nsight/nvtx.so")
+        .args(["run", "--gate", "nvtx:step*@vllm", "--", "env"]);
+    let seen = variables(&command.output().unwrap());
+    assert_eq!(Path::new(&seen["NVTX_INJECTION64_PATH"]), empty_guest());
+    assert_eq!(seen["COLONEL_NVTX_CHAIN"], "/opt/nsight/nvtx.so");
+    assert_eq!(seen["COLONEL_GATE"], "nvtx:step*@vllm");
+    assert_eq!(place.session().1.gate, "nvtx:step*@vllm");
 }
 
 #[test]

@@ -101,9 +101,10 @@ fn unknown_names_list_the_known_ones() {
     for (option, value, expected) in [
         (
             "--gate",
-            "nvtx:step",
-            "unknown gate `nvtx:step` (known: process, profiler, manual)",
+            "sometimes",
+            "unknown gate `sometimes` (known: process, profiler, manual, nvtx:NAME[@DOMAIN])",
         ),
+        ("--gate", "nvtx:@vllm", "`nvtx:@vllm` names no range: write `nvtx:NAME`"),
         ("--gate-by", "magic", "(known: preload, callback, auto)"),
         ("--trace", "osrt", "unknown record kind `osrt` (known: api)"),
         ("--flavor", "sglang", "unknown flavor `sglang` (known: generic, vllm)"),
