@@ -19,6 +19,7 @@ mod progress;
 mod scan;
 mod seal;
 mod sorted;
+mod structure;
 #[doc(hidden)]
 pub mod synthetic;
 mod table_writer;
