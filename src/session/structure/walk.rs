@@ -89,7 +89,8 @@ impl Walk<'_> {
     }
 
     fn agrees(&self, skipped: usize, left_out: usize) -> bool {
-        self.kernel(skipped).is_some_and(|kernel| kernel == self.expected(left_out))
+        self.kernel(skipped)
+            .is_some_and(|kernel| kernel == self.expected(left_out))
     }
 
     fn is_border(&self) -> bool {
@@ -103,7 +104,9 @@ impl Walk<'_> {
         }
         let may_skip = !self.is_border() || self.borders.len() < self.bounds.bridge;
         let steps = (1..=2 * MOST_EDITS).flat_map(|edits| {
-            (0..=edits.min(MOST_EDITS)).rev().map(move |skipped| (skipped, edits - skipped))
+            (0..=edits.min(MOST_EDITS))
+                .rev()
+                .map(move |skipped| (skipped, edits - skipped))
         });
         // One exchanged kernel is one edit, not two.
         [(1, 1)].into_iter().chain(steps).find(|&(skipped, left_out)| {
@@ -120,7 +123,11 @@ impl Walk<'_> {
         let length = self.block.kernels.len();
         for step in 1..=left_out.max(1) {
             if step <= left_out {
-                self.place = if self.forward { self.place + 1 } else { self.place + length - 1 } % length;
+                self.place = if self.forward {
+                    self.place + 1
+                } else {
+                    self.place + length - 1
+                } % length;
             }
             let skip = match step == left_out.max(1) {
                 true => skipped.saturating_sub(step - 1),
@@ -178,7 +185,11 @@ mod tests {
         assert_eq!(borders("abdefghabcdefgh", true, 0), [7, 15]);
         assert_eq!(borders("abcxefghabcdefghzz", true, 0), [8, 16]);
         assert_eq!(borders("zzabcxefghabcdefgh", false, 0), [10, 2]);
-        assert_eq!(borders("abcdefgabcdefgh", false, 0), [7, 0], "the last of a layer is missing");
+        assert_eq!(
+            borders("abcdefgabcdefgh", false, 0),
+            [7, 0],
+            "the last of a layer is missing"
+        );
     }
 
     #[test]
@@ -191,6 +202,10 @@ mod tests {
     fn the_outermost_layers_may_have_variants() {
         assert_eq!(borders("xAbCdefghabcdefgh", false, 0), [9, 1]);
         assert_eq!(borders("abcdefghabcdefGy", true, 0), [8, 15]);
-        assert_eq!(borders("abcdefghabcy", true, 0), [8], "less than half of a layer is none");
+        assert_eq!(
+            borders("abcdefghabcy", true, 0),
+            [8],
+            "less than half of a layer is none"
+        );
     }
 }

@@ -1,0 +1,346 @@
+//! Forward passes in a sequence of kernels: where the block of a layer repeats, and where each layer begins.
+//!
+//! Repetitions with the same root are one *family*. A family whose root consists for the most part of other
+//! repetitions is that of the steps, and one that lies within the blocks of another is a part of a layer; the others are
+//! layers. What can't be seen from repetition alone is where in the cycle a layer begins: that is where the repetition
+//! begins, variants of its kernels included, and not right after a norm, since layers begin with one.
+
+use std::collections::BTreeMap;
+
+use crate::session::structure::names::Names;
+use crate::session::structure::runs::{Run, runs};
+use crate::session::structure::walk::{Block, Bounds, walk};
+
+/// Kernels of a layer.
+const BLOCK: std::ops::RangeInclusive<usize> = 4..=1024;
+/// Layers of a model: fewer are no repetition to speak of, more are a loop.
+pub(crate) const LAYERS: std::ops::RangeInclusive<usize> = 3..=512;
+/// Parts of a block that are tried as layers which alternate.
+const ALTERNATING: std::ops::RangeInclusive<usize> = 2..=8;
+/// Kernels between two families of layers in one pass, at most.
+const SEAM: usize = 2;
+
+/// One pass through the layers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pass {
+    /// Where each layer begins, and where the last one ends.
+    pub(crate) borders: Vec<usize>,
+}
+
+impl Pass {
+    pub(crate) fn layers(&self) -> usize {
+        self.borders.len().saturating_sub(1)
+    }
+
+    pub(crate) fn start(&self) -> usize {
+        self.borders.first().copied().unwrap_or(0)
+    }
+
+    pub(crate) fn end(&self) -> usize {
+        self.borders.last().copied().unwrap_or(0)
+    }
+}
+
+/// The passes in a sequence, in order. `is_one` says that it is one pass, as a graph's nodes are.
+pub(crate) fn passes(text: &[u32], names: &Names, is_one: bool) -> Vec<Pass> {
+    let mut found = Vec::new();
+    for family in families(text) {
+        let block = family.block(text, names);
+        found.extend(family.passes(text, names, &block, is_one));
+    }
+    found.sort_by_key(|pass| (pass.start(), std::cmp::Reverse(pass.end())));
+    let mut joined = Vec::<Pass>::new();
+    for mut pass in found {
+        match joined.last_mut() {
+            // Two families may claim the same kernels at their borders; the first one has them.
+            Some(last) if pass.start() < last.end() => {
+                pass.borders.retain(|&border| border >= last.end());
+                if pass.layers() > 0 {
+                    last.borders.extend(pass.borders);
+                }
+            }
+            Some(last) if pass.start() - last.end() <= SEAM => last.borders.extend(pass.borders),
+            _ => joined.push(pass),
+        }
+    }
+    joined.iter_mut().for_each(|pass| pass.borders.dedup());
+    joined.retain(|pass| LAYERS.contains(&pass.layers()));
+    joined
+}
+
+/// Repetitions of one root.
+struct Family {
+    /// The smallest rotation of the block.
+    root: Vec<u32>,
+    /// In order of start.
+    runs: Vec<Run>,
+}
+
+/// The families of layers.
+fn families(text: &[u32]) -> Vec<Family> {
+    let mut by_root = BTreeMap::<(std::cmp::Reverse<usize>, Vec<u32>), Vec<Run>>::new();
+    for run in runs(text, BLOCK) {
+        if run.end - run.start >= LAYERS.start() * run.period {
+            let root = smallest_rotation(&text[run.start..run.start + run.period]);
+            by_root
+                .entry((std::cmp::Reverse(run.period), root))
+                .or_default()
+                .push(run);
+        }
+    }
+    // The longest period first.
+    let all: Vec<Family> = by_root
+        .into_iter()
+        .map(|((_, root), runs)| Family { root, runs })
+        .collect();
+    let mut layers = Vec::<Family>::new();
+    let mut taken = Cover::new(text.len());
+    for (index, mut family) in all
+        .iter()
+        .enumerate()
+        .map(|(index, family)| (index, family.clone_runs()))
+    {
+        family
+            .runs
+            .retain(|run| 2 * taken.within(run.start, run.end) < run.end - run.start);
+        if family.runs.is_empty() || is_of_steps(&family, &all[index + 1..], text.len()) {
+            continue;
+        }
+        family.runs.iter().for_each(|run| taken.add(run.start, run.end));
+        layers.push(family);
+    }
+    layers
+}
+
+/// Whether at least half of a family's block is made of shorter repetitions.
+fn is_of_steps(family: &Family, shorter: &[Family], length: usize) -> bool {
+    let mut inner = Cover::new(length);
+    let most = family.root.len() / LAYERS.start();
+    let parts = shorter
+        .iter()
+        .filter(|part| part.root.len() <= most)
+        .flat_map(|part| &part.runs);
+    parts.for_each(|run| inner.add(run.start, run.end));
+    let covered: usize = family.runs.iter().map(|run| inner.within(run.start, run.end)).sum();
+    let whole: usize = family.runs.iter().map(|run| run.end - run.start).sum();
+    2 * covered >= whole
+}
+
+impl Family {
+    fn clone_runs(&self) -> Self {
+        Self {
+            root: self.root.clone(),
+            runs: self.runs.clone(),
+        }
+    }
+
+    /// The block from its first kernel on.
+    fn block(&self, text: &[u32], names: &Names) -> Block {
+        let period = self.root.len();
+        let mut votes = BTreeMap::<usize, usize>::new();
+        for run in &self.runs {
+            let mut start = run.start;
+            let lowest = start.saturating_sub(period);
+            while start > lowest && may_stand_for(names, text[start - 1], text[start - 1 + period]) {
+                start -= 1;
+            }
+            let place = (start + period - self.place_of_root(text, run)) % period;
+            *votes.entry(place).or_default() += run.end - run.start;
+        }
+        let first = votes
+            .into_iter()
+            .max_by_key(|&(place, votes)| (votes, std::cmp::Reverse(place)));
+        let mut kernels = self.root.clone();
+        kernels.rotate_left(first.map_or(0, |(place, _)| place));
+        if !names.is_norm(kernels[0]) && names.is_norm(kernels[period - 1]) {
+            kernels.rotate_right(1);
+        }
+        let layer = layer_length(&kernels);
+        Block { kernels, layer }
+    }
+
+    /// The first position of a run at which the root begins, modulo the period.
+    fn place_of_root(&self, text: &[u32], run: &Run) -> usize {
+        place_of(&self.root, &text[run.start..run.start + self.root.len()]).map_or(0, |place| run.start + place)
+            % self.root.len()
+    }
+
+    fn passes(&self, text: &[u32], names: &Names, block: &Block, is_one: bool) -> Vec<Pass> {
+        let bridge = if is_one { *LAYERS.end() } else { 0 };
+        let whole = (0, text.len());
+        let mut strict = Vec::<Pass>::new();
+        for run in &self.runs {
+            let reached = strict.last().map_or(0, Pass::end);
+            if run.start + block.layer <= reached {
+                continue;
+            }
+            let Some(from) = first_border(text, block, run) else {
+                continue;
+            };
+            let bounds = (reached.min(from), whole.1);
+            strict.push(both_ways(text, block, names, from, bounds, (bridge, bridge)));
+        }
+        let usual = usual_layers(&strict);
+        let mut passes = Vec::<Pass>::new();
+        for (index, pass) in strict.iter().enumerate() {
+            if passes.last().is_some_and(|last| pass.start() < last.end()) {
+                continue;
+            }
+            let missing = usual.saturating_sub(pass.layers());
+            if missing == 0 {
+                passes.push(pass.clone());
+                continue;
+            }
+            // Towards passes that are whole there is nothing to be found.
+            let whole_after = strict[index + 1..].iter().find(|other| other.layers() >= usual);
+            let bounds = (
+                passes.last().map_or(0, Pass::end),
+                whole_after.map_or(whole.1, Pass::start),
+            );
+            passes.push(longer(text, block, names, pass, bounds, usual));
+        }
+        passes
+    }
+}
+
+/// A pass that lacks layers, followed over what lies between two of them.
+fn longer(text: &[u32], block: &Block, names: &Names, pass: &Pass, bounds: (usize, usize), usual: usize) -> Pass {
+    let after = usual - pass.layers();
+    let inner = pass.borders[pass.layers() / 2];
+    let (before_inner, after_inner) = (pass.layers() / 2, pass.layers() - pass.layers() / 2);
+    let ahead = both_ways(text, block, names, inner, bounds, (0, after_inner + after));
+    let behind = usual.saturating_sub(ahead.layers());
+    both_ways(
+        text,
+        block,
+        names,
+        inner,
+        bounds,
+        (before_inner + behind, after_inner + after),
+    )
+}
+
+fn both_ways(
+    text: &[u32],
+    block: &Block,
+    names: &Names,
+    from: usize,
+    (start, end): (usize, usize),
+    (behind, ahead): (usize, usize),
+) -> Pass {
+    let are_alike = |a, b| names.are_alike(a, b);
+    let place = border_place(text, block, from);
+    let go = |forward, bridge| {
+        let bounds = Bounds { start, end, bridge };
+        walk(text, block, (from, place), forward, bounds, &are_alike)
+    };
+    let mut borders = go(false, behind);
+    borders.reverse();
+    borders.push(from);
+    borders.extend(go(true, ahead));
+    Pass { borders }
+}
+
+/// Which border of the block is at this position: of alternating layers, the one after which the most kernels agree.
+fn border_place(text: &[u32], block: &Block, from: usize) -> usize {
+    let length = block.kernels.len();
+    let agreeing = |place: usize| {
+        let cyclic = (0..length).map(|step| block.kernels[(place + step) % length]);
+        let ahead = text[from..]
+            .iter()
+            .zip(cyclic)
+            .filter(|&(&kernel, expected)| kernel == expected);
+        ahead.count()
+    };
+    let places = (0..length).step_by(block.layer);
+    places
+        .max_by_key(|&place| (agreeing(place), std::cmp::Reverse(place)))
+        .unwrap_or(0)
+}
+
+/// The first border in a run.
+fn first_border(text: &[u32], block: &Block, run: &Run) -> Option<usize> {
+    let place = place_of(&block.kernels, &text[run.start..run.start + run.period])?;
+    Some(run.start + place % block.layer)
+}
+
+/// How many layers most passes have; of two that are as frequent, the larger number.
+fn usual_layers(passes: &[Pass]) -> usize {
+    let mut counts = BTreeMap::<usize, usize>::new();
+    passes
+        .iter()
+        .for_each(|pass| *counts.entry(pass.layers()).or_default() += 1);
+    let most = counts.into_iter().max_by_key(|&(layers, count)| (count, layers));
+    most.map_or(0, |(layers, _)| layers)
+}
+
+fn may_stand_for(names: &Names, a: u32, b: u32) -> bool {
+    a == b || names.are_alike(a, b)
+}
+
+/// The whole block, unless it is made of equal parts that differ in a quarter of their kernels at most.
+fn layer_length(block: &[u32]) -> usize {
+    let length = block.len();
+    let is_made_of = |part: usize| {
+        let same = (0..length).filter(|&place| block[place] == block[(place + part) % length]);
+        4 * same.count() >= 3 * length
+    };
+    let parts = ALTERNATING
+        .rev()
+        .filter(|parts| length.is_multiple_of(*parts))
+        .map(|parts| length / parts);
+    parts
+        .filter(|part| BLOCK.contains(part))
+        .find(|&part| is_made_of(part))
+        .unwrap_or(length)
+}
+
+/// Booth's algorithm.
+fn smallest_rotation(block: &[u32]) -> Vec<u32> {
+    let length = block.len();
+    let (mut best, mut other, mut agree) = (0, 1, 0);
+    while best < length && other < length && agree < length {
+        let (a, b) = (block[(best + agree) % length], block[(other + agree) % length]);
+        if a == b {
+            agree += 1;
+            continue;
+        }
+        if a > b {
+            best = (best + agree + 1).max(other);
+            other = best + 1;
+        } else {
+            other += agree + 1;
+        }
+        agree = 0;
+    }
+    let mut rotated = block.to_vec();
+    rotated.rotate_left(best.min(length - 1));
+    rotated
+}
+
+/// Where a rotation of a block begins.
+fn place_of(root: &[u32], rotated: &[u32]) -> Option<usize> {
+    let length = root.len();
+    (0..length).find(|&place| rotated[place..] == root[..length - place] && rotated[..place] == root[length - place..])
+}
+
+/// Which positions belong to some stretches.
+struct Cover {
+    marked: Vec<bool>,
+}
+
+impl Cover {
+    fn new(length: usize) -> Self {
+        Self {
+            marked: vec![false; length],
+        }
+    }
+
+    fn add(&mut self, start: usize, end: usize) {
+        self.marked[start..end].fill(true);
+    }
+
+    fn within(&self, start: usize, end: usize) -> usize {
+        self.marked[start..end].iter().filter(|&&marked| marked).count()
+    }
+}
