@@ -14,6 +14,9 @@ mod runs;
 mod stream;
 mod walk;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use arrow_array::cast::AsArray as _;
@@ -45,8 +48,8 @@ type GraphKey = (u32, u32);
 /// What is known of a graph.
 enum Found {
     Collecting(Graph),
-    /// It holds a pass: its kernels are not part of the stream.
-    Whole,
+    /// It holds a pass: in the stream it is one symbol. With its last launch.
+    Whole(i64),
     Piece,
 }
 
@@ -74,9 +77,11 @@ impl Finder {
             };
             let device = rows.devices[row];
             let node = rows.node(row);
-            if let Some((graph, node)) = node
-                && self.is_whole((device, graph), launch, node, name)
-            {
+            let is_known = match node {
+                Some((graph, node)) => self.add_node((device, graph), launch, node, name),
+                None => false,
+            };
+            if is_known {
                 continue;
             }
             let kernel = Waiting {
@@ -88,15 +93,15 @@ impl Finder {
             if stream.push(kernel) {
                 let graphs = &self.graphs;
                 stream.look_through(&self.names, false, |graph| {
-                    matches!(graphs.get(&(device, graph)), Some(Found::Whole))
+                    matches!(graphs.get(&(device, graph)), Some(Found::Whole(_)))
                 });
             }
         }
         Ok(())
     }
 
-    /// Whether the graph is known to hold a whole pass; if not known yet, its node is noted.
-    fn is_whole(&mut self, key: GraphKey, launch: i64, node: u64, name: u32) -> bool {
+    /// Notes the node of a graph that is not known yet. True where the stream needs no more of this launch.
+    fn add_node(&mut self, key: GraphKey, launch: i64, node: u64, name: u32) -> bool {
         let found = self
             .graphs
             .entry(key)
@@ -107,7 +112,10 @@ impl Finder {
             }
             *found = self.layers.judge(key, graph, &self.names, &mut self.counts);
         }
-        matches!(found, Found::Whole)
+        match found {
+            Found::Whole(last) => std::mem::replace(last, launch) == launch,
+            _ => false,
+        }
     }
 
     /// The layers of all that was added.
@@ -120,7 +128,7 @@ impl Finder {
         for (&device, stream) in &mut self.streams {
             let graphs = &self.graphs;
             stream.look_through(&self.names, true, |graph| {
-                matches!(graphs.get(&(device, graph)), Some(Found::Whole))
+                matches!(graphs.get(&(device, graph)), Some(Found::Whole(_)))
             });
             stream.count(&mut self.counts);
         }
@@ -178,7 +186,7 @@ impl Layers {
         // A graph is launched again and again: it confirms its number by itself.
         *counts.entry(layers).or_default() += 2;
         self.graphs.insert(key, nodes.into_iter().collect());
-        Found::Whole
+        Found::Whole(i64::MIN)
     }
 
     /// Whether there are none.

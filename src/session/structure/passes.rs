@@ -5,11 +5,11 @@
 //! layers. What can't be seen from repetition alone is where in the cycle a layer begins: that is where the repetition
 //! begins, variants of its kernels included, and not right after a norm, since layers begin with one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::session::structure::names::Names;
 use crate::session::structure::runs::{Run, runs};
-use crate::session::structure::walk::{Block, Bounds, walk};
+use crate::session::structure::walk::{Block, Bounds, beginning, walk};
 
 /// Kernels of a layer.
 const BLOCK: std::ops::RangeInclusive<usize> = 4..=1024;
@@ -17,6 +17,8 @@ const BLOCK: std::ops::RangeInclusive<usize> = 4..=1024;
 pub(crate) const LAYERS: std::ops::RangeInclusive<usize> = 3..=512;
 /// Parts of a block that are tried as layers which alternate.
 const ALTERNATING: std::ops::RangeInclusive<usize> = 2..=8;
+/// In the place of a graph's kernels, where these are a pass of their own: a repetition that has it is one of steps.
+pub(crate) const WHOLE: u32 = u32::MAX;
 /// Kernels between two families of layers in one pass, at most.
 const SEAM: usize = 2;
 
@@ -39,33 +41,68 @@ impl Pass {
     pub(crate) fn end(&self) -> usize {
         self.borders.last().copied().unwrap_or(0)
     }
+
+    /// A layer that is neither the first nor the last, if there is one.
+    fn layer(&self) -> std::ops::Range<usize> {
+        let middle = self.layers() / 2;
+        self.borders[middle]..self.borders[middle + 1]
+    }
 }
 
 /// The passes in a sequence, in order. `is_one` says that it is one pass, as a graph's nodes are.
 pub(crate) fn passes(text: &[u32], names: &Names, is_one: bool) -> Vec<Pass> {
+    let mut families = families(text);
+    let votes: Vec<_> = families.iter().map(|family| family.beginnings(text, names)).collect();
+    // The layers of one model begin with the same kernel, whatever the rest of the block is.
+    let mut openers = BTreeMap::<u32, usize>::new();
+    for (family, votes) in families.iter().zip(&votes) {
+        votes
+            .iter()
+            .for_each(|(&place, votes)| *openers.entry(family.root[place]).or_default() += votes);
+    }
     let mut found = Vec::new();
-    for family in families(text) {
-        let block = family.block(text, names);
-        found.extend(family.passes(text, names, &block, is_one));
+    let mut taken = Cover::new(text.len());
+    for (family, votes) in families.iter_mut().zip(&votes) {
+        family
+            .runs
+            .retain(|run| 2 * taken.within(run.start, run.end) < run.end - run.start);
+        let first = votes
+            .iter()
+            .max_by_key(|&(place, votes)| (openers[&family.root[*place]], votes, std::cmp::Reverse(place)));
+        let block = family.block(first.map_or(0, |(&place, _)| place), names);
+        for pass in family.passes(text, names, &block, is_one) {
+            taken.add(pass.start(), pass.end());
+            found.push(pass);
+        }
     }
     found.sort_by_key(|pass| (pass.start(), std::cmp::Reverse(pass.end())));
     let mut joined = Vec::<Pass>::new();
     for mut pass in found {
-        match joined.last_mut() {
-            // Two families may claim the same kernels at their borders; the first one has them.
-            Some(last) if pass.start() < last.end() => {
-                pass.borders.retain(|&border| border >= last.end());
-                if pass.layers() > 0 {
-                    last.borders.extend(pass.borders);
-                }
-            }
-            Some(last) if pass.start() - last.end() <= SEAM => last.borders.extend(pass.borders),
-            _ => joined.push(pass),
+        let Some(last) = joined.last_mut() else {
+            joined.push(pass);
+            continue;
+        };
+        // Two families may claim the same kernels at their borders; the first one has them.
+        pass.borders.retain(|&border| border >= last.end());
+        if pass.layers() == 0 {
+            continue;
+        }
+        if pass.start() - last.end() <= SEAM && are_related(&text[last.layer()], &text[pass.layer()]) {
+            last.borders.extend(pass.borders);
+            last.borders.dedup();
+        } else {
+            joined.push(pass);
         }
     }
-    joined.iter_mut().for_each(|pass| pass.borders.dedup());
     joined.retain(|pass| LAYERS.contains(&pass.layers()));
     joined
+}
+
+/// Whether two kinds of layers may be of one model: they share at least a third of their kernels, as those with and
+/// without experts share attention.
+fn are_related(a: &[u32], b: &[u32]) -> bool {
+    let common = a.iter().filter(|kernel| b.contains(kernel)).count();
+    3 * common >= a.len().max(b.len())
 }
 
 /// Repetitions of one root.
@@ -76,93 +113,69 @@ struct Family {
     runs: Vec<Run>,
 }
 
-/// The families of layers.
+/// The families that may be of layers, those with most kernels first.
 fn families(text: &[u32]) -> Vec<Family> {
-    let mut by_root = BTreeMap::<(std::cmp::Reverse<usize>, Vec<u32>), Vec<Run>>::new();
+    let mut by_root = BTreeMap::<(usize, Vec<u32>), Vec<Run>>::new();
     for run in runs(text, BLOCK) {
-        if run.end - run.start >= LAYERS.start() * run.period {
-            let root = smallest_rotation(&text[run.start..run.start + run.period]);
-            by_root
-                .entry((std::cmp::Reverse(run.period), root))
-                .or_default()
-                .push(run);
+        let block = &text[run.start..run.start + run.period];
+        if !block.contains(&WHOLE) {
+            let key = (run.period, smallest_rotation(block));
+            by_root.entry(key).or_default().push(run);
         }
     }
-    // The longest period first.
-    let all: Vec<Family> = by_root
-        .into_iter()
-        .map(|((_, root), runs)| Family { root, runs })
-        .collect();
     let mut layers = Vec::<Family>::new();
-    let mut taken = Cover::new(text.len());
-    for (index, mut family) in all
-        .iter()
-        .enumerate()
-        .map(|(index, family)| (index, family.clone_runs()))
-    {
-        family
-            .runs
-            .retain(|run| 2 * taken.within(run.start, run.end) < run.end - run.start);
-        if family.runs.is_empty() || is_of_steps(&family, &all[index + 1..], text.len()) {
-            continue;
+    // What the repetitions of up to half the period cover: the shorter ones come first.
+    let mut inner = Cover::new(text.len());
+    let mut waiting = VecDeque::<(usize, Vec<Run>)>::new();
+    for ((period, root), runs) in by_root {
+        while waiting.front().is_some_and(|&(shorter, _)| 2 * shorter <= period) {
+            let shorter = waiting.pop_front().map_or_else(Vec::new, |(_, runs)| runs);
+            shorter.iter().for_each(|run| inner.add(run.start, run.end));
         }
-        family.runs.iter().for_each(|run| taken.add(run.start, run.end));
-        layers.push(family);
+        waiting.push_back((period, runs.clone()));
+        let family = Family { root, runs };
+        // One that is made of shorter repetitions for the most part is of steps.
+        let covered: usize = family.runs.iter().map(|run| inner.within(run.start, run.end)).sum();
+        if 2 * covered < family.kernels() {
+            layers.push(family);
+        }
     }
+    layers.sort_by_key(|family| std::cmp::Reverse((family.kernels(), family.root.len())));
     layers
 }
 
-/// Whether at least half of a family's block is made of shorter repetitions.
-fn is_of_steps(family: &Family, shorter: &[Family], length: usize) -> bool {
-    let mut inner = Cover::new(length);
-    let most = family.root.len() / LAYERS.start();
-    let parts = shorter
-        .iter()
-        .filter(|part| part.root.len() <= most)
-        .flat_map(|part| &part.runs);
-    parts.for_each(|run| inner.add(run.start, run.end));
-    let covered: usize = family.runs.iter().map(|run| inner.within(run.start, run.end)).sum();
-    let whole: usize = family.runs.iter().map(|run| run.end - run.start).sum();
-    2 * covered >= whole
-}
-
 impl Family {
-    fn clone_runs(&self) -> Self {
-        Self {
-            root: self.root.clone(),
-            runs: self.runs.clone(),
-        }
+    fn kernels(&self) -> usize {
+        self.runs.iter().map(|run| run.end - run.start).sum()
     }
 
-    /// The block from its first kernel on.
-    fn block(&self, text: &[u32], names: &Names) -> Block {
-        let period = self.root.len();
-        let mut votes = BTreeMap::<usize, usize>::new();
+    /// Places of the root at which repetitions begin, and how many kernels speak for each.
+    fn beginnings(&self, text: &[u32], names: &Names) -> BTreeMap<usize, usize> {
+        let root = Block {
+            kernels: self.root.clone(),
+            layer: self.root.len(),
+        };
+        let are_alike = |a, b| names.are_alike(a, b);
+        let mut votes = BTreeMap::new();
         for run in &self.runs {
-            let mut start = run.start;
-            let lowest = start.saturating_sub(period);
-            while start > lowest && may_stand_for(names, text[start - 1], text[start - 1 + period]) {
-                start -= 1;
-            }
-            let place = (start + period - self.place_of_root(text, run)) % period;
+            let Some(ahead) = place_of(&self.root, &text[run.start..run.start + run.period]) else {
+                continue;
+            };
+            let place = beginning(text, &root, (run.start + ahead, 0), &are_alike);
             *votes.entry(place).or_default() += run.end - run.start;
         }
-        let first = votes
-            .into_iter()
-            .max_by_key(|&(place, votes)| (votes, std::cmp::Reverse(place)));
+        votes
+    }
+
+    /// The block, whose first kernel is at this place of the root.
+    fn block(&self, first: usize, names: &Names) -> Block {
         let mut kernels = self.root.clone();
-        kernels.rotate_left(first.map_or(0, |(place, _)| place));
-        if !names.is_norm(kernels[0]) && names.is_norm(kernels[period - 1]) {
+        kernels.rotate_left(first);
+        if !names.is_norm(kernels[0]) && kernels.last().is_some_and(|&last| names.is_norm(last)) {
             kernels.rotate_right(1);
         }
         let layer = layer_length(&kernels);
         Block { kernels, layer }
-    }
-
-    /// The first position of a run at which the root begins, modulo the period.
-    fn place_of_root(&self, text: &[u32], run: &Run) -> usize {
-        place_of(&self.root, &text[run.start..run.start + self.root.len()]).map_or(0, |place| run.start + place)
-            % self.root.len()
     }
 
     fn passes(&self, text: &[u32], names: &Names, block: &Block, is_one: bool) -> Vec<Pass> {
@@ -272,10 +285,6 @@ fn usual_layers(passes: &[Pass]) -> usize {
         .for_each(|pass| *counts.entry(pass.layers()).or_default() += 1);
     let most = counts.into_iter().max_by_key(|&(layers, count)| (count, layers));
     most.map_or(0, |(layers, _)| layers)
-}
-
-fn may_stand_for(names: &Names, a: u32, b: u32) -> bool {
-    a == b || names.are_alike(a, b)
 }
 
 /// The whole block, unless it is made of equal parts that differ in a quarter of their kernels at most.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::session::structure::names::Names;
-use crate::session::structure::passes::{Pass, passes};
+use crate::session::structure::passes::{Pass, WHOLE, passes};
 
 /// Kernels looked at together: hundreds of steps of a large model.
 const STRETCH: usize = 128 * 1024;
@@ -60,15 +60,21 @@ impl Stream {
         self.waiting.len() >= STRETCH
     }
 
-    /// Finds the passes among what waits, `is_left_out` telling of graphs whose layers are known otherwise. The passes
-    /// near the end may go on in what is still to come, unless this is the last call.
-    pub(crate) fn look_through(&mut self, names: &Names, is_last: bool, is_left_out: impl Fn(u32) -> bool) {
-        self.waiting.retain(|kernel| !kernel.graph.is_some_and(&is_left_out));
+    /// Finds the passes among what waits, `is_whole` telling of graphs that are passes themselves. The passes near the end
+    /// may go on in what is still to come, unless this is the last call.
+    pub(crate) fn look_through(&mut self, names: &Names, is_last: bool, is_whole: impl Fn(u32) -> bool) {
+        self.waiting.sort_by_key(|kernel| kernel.place);
+        for kernel in &mut self.waiting {
+            if kernel.graph.is_some_and(&is_whole) {
+                kernel.name = WHOLE;
+            }
+        }
+        self.waiting
+            .dedup_by(|next, kernel| kernel.name == WHOLE && next.name == WHOLE && next.place.0 == kernel.place.0);
         let count = self.waiting.len();
         if !is_last && count < STRETCH / 2 {
             return;
         }
-        self.waiting.sort_by_key(|kernel| kernel.place);
         let text: Vec<u32> = self.waiting.iter().map(|kernel| kernel.name).collect();
         let safe = if is_last { count } else { count - count / 4 };
         let mut done = 0;

@@ -24,30 +24,40 @@ pub(crate) struct Bounds {
     pub(crate) bridge: usize,
 }
 
+/// From where a walk starts: between two kernels of the sequence, and between two of the block.
+pub(crate) type Start = (usize, usize);
+
 /// Walks from a border between two layers. Gives the borders it comes by, nearest first.
 pub(crate) fn walk(
     text: &[u32],
     block: &Block,
-    from: (usize, usize),
+    start: Start,
     forward: bool,
     bounds: Bounds,
     are_alike: &dyn Fn(u32, u32) -> bool,
 ) -> Vec<usize> {
-    let mut walk = Walk {
-        text,
-        block,
-        forward,
-        bounds,
-        at: from.0,
-        place: from.1,
-        matched: 0,
-        borders: Vec::new(),
-    };
-    while let Some((skipped, left_out)) = walk.next_step() {
-        walk.step(skipped, left_out);
-    }
+    let mut walk = Walk::new(text, block, start, forward, bounds);
+    walk.go();
     walk.finish(are_alike);
     walk.borders
+}
+
+/// The kernel of the block with which the repetition begins, found by walking back from somewhere in it. Variants of the
+/// block's kernels count.
+pub(crate) fn beginning(text: &[u32], block: &Block, start: Start, are_alike: &dyn Fn(u32, u32) -> bool) -> usize {
+    let bounds = Bounds {
+        start: 0,
+        end: text.len(),
+        bridge: 0,
+    };
+    let mut walk = Walk::new(text, block, start, false, bounds);
+    walk.go();
+    let mut steps = 0;
+    while steps < block.kernels.len() && walk.is_variant(are_alike) {
+        walk.step(1, 1);
+        steps += 1;
+    }
+    walk.place
 }
 
 struct Walk<'a> {
@@ -64,7 +74,33 @@ struct Walk<'a> {
     borders: Vec<usize>,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(text: &'a [u32], block: &'a Block, (at, place): Start, forward: bool, bounds: Bounds) -> Self {
+        Self {
+            text,
+            block,
+            forward,
+            bounds,
+            at,
+            place,
+            matched: 0,
+            borders: Vec::new(),
+        }
+    }
+
+    fn go(&mut self) {
+        while let Some((skipped, left_out)) = self.next_step() {
+            self.step(skipped, left_out);
+        }
+    }
+
+    /// Whether the next kernel may stand for that of the block.
+    fn is_variant(&self, are_alike: &dyn Fn(u32, u32) -> bool) -> bool {
+        let expected = self.expected(0);
+        self.kernel(0)
+            .is_some_and(|kernel| kernel == expected || are_alike(kernel, expected))
+    }
+
     /// A kernel of the sequence that lies ahead.
     fn kernel(&self, ahead: usize) -> Option<u32> {
         if self.forward {
@@ -146,11 +182,8 @@ impl Walk<'_> {
         if self.is_border() || 2 * self.matched < self.block.layer {
             return;
         }
-        while !self.is_border() {
-            match self.kernel(0) {
-                Some(kernel) if kernel == self.expected(0) || are_alike(kernel, self.expected(0)) => self.step(1, 1),
-                _ => break,
-            }
+        while !self.is_border() && self.is_variant(are_alike) {
+            self.step(1, 1);
         }
         if self.borders.last() != Some(&self.at) {
             self.borders.push(self.at);
