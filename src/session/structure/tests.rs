@@ -54,15 +54,6 @@ fn judge(launched: &[Launched]) -> (usize, usize, usize) {
         .filter(|(kernel, found)| kernel.layer.is_some() && kernel.layer == **found)
         .count();
     let outside = pairs().filter(|(kernel, found)| !kernel.is_foreign && kernel.layer.is_none() && found.is_some());
-    let mut wrong = BTreeMap::<(u32, bool, Option<u16>, Option<u16>), usize>::new();
-    for (k, f) in pairs() {
-        if k.layer != *f {
-            *wrong.entry((k.step, k.is_prefill, k.layer, *f)).or_default() += 1;
-        }
-    }
-    for w in wrong.iter().take(30) {
-        eprintln!("{w:?}");
-    }
     (of_layers, right, outside.count())
 }
 

@@ -3,7 +3,7 @@
 /// Kernels that must agree again after a place where the sequence departs from the block.
 const CONFIRM: usize = 3;
 /// Kernels left out of the sequence or of the block at such a place, at most.
-const MOST_EDITS: usize = 3;
+const MOST_EDITS: usize = 4;
 
 /// A block of kernels, cut into layers of equal length.
 #[derive(Debug, Clone)]
