@@ -14,6 +14,7 @@ use crate::schema::tables;
 use crate::session::annotate::Annotator;
 use crate::session::devices::Devices;
 use crate::session::files::{self, ProcessFolder};
+use crate::session::layered::LayerFiller;
 use crate::session::scan::{Parts, folder_parts};
 use crate::session::sorted::SortedScan;
 use crate::session::table_writer::TableWriter;
@@ -146,12 +147,21 @@ impl Compaction<'_> {
         let schema = self.table.arrow_schema();
         let file = File::create(path).map_err(SessionError::io("create", path))?;
         let mut writer = TableWriter::new(file, schema.clone()).map_err(failed)?;
-        let mut annotator = (self.table.name == "kernels").then(|| Annotator::new(self.devices));
+        let mut annotator = match self.table.name {
+            "kernels" => {
+                let layers = LayerFiller::new(parts.clone()).map_err(|error| failed(error.into()))?;
+                Some((Annotator::new(self.devices), layers))
+            }
+            _ => None,
+        };
         let mut rows = SortedScan::new(parts, schema);
         for batch in &mut rows {
             let batch: RecordBatch = batch.map_err(|error| failed(error.into()))?;
             let batch = match &mut annotator {
-                Some(annotator) => annotator.annotate(&batch).map_err(|error| failed(error.into()))?,
+                Some((annotator, layers)) => annotator
+                    .annotate(&batch)
+                    .and_then(|batch| layers.fill(batch))
+                    .map_err(|error| failed(error.into()))?,
                 None => batch,
             };
             writer.write(&batch).map_err(failed)?;
