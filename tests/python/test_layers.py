@@ -129,7 +129,7 @@ def test_gaps_are_what_duckdb_says(made: dict, kernels: duckdb.DuckDBPyConnectio
 
 def test_layers_are_what_duckdb_says(made: dict, kernels: duckdb.DuckDBPyConnection) -> None:
     for step in show(made, "layer")["steps"]:
-        covered = []
+        covered: list[int] = []
         for part in step["parts"]:
             first, last = part["first_layer"], part["last_layer"]
             if first is None:

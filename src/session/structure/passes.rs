@@ -2,8 +2,11 @@
 //!
 //! Repetitions with the same root are one *family*. A family whose root consists for the most part of other
 //! repetitions is that of the steps, and one that lies within the blocks of another is a part of a layer; the others are
-//! layers. What can't be seen from repetition alone is where in the cycle a layer begins: that is where the repetition
-//! begins, variants of its kernels included, and not right after a norm, since layers begin with one.
+//! layers. (So a layer that is a loop for the most part, as experts launched one by one, is taken for a step, unless a
+//! graph holds the pass.)
+//!
+//! What can't be seen from repetition alone is where in the cycle a layer begins: that is where the repetition begins,
+//! variants of its kernels included, and not right after a norm, since layers begin with one.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -51,7 +54,7 @@ impl Pass {
 
 /// The passes in a sequence, in order. `is_one` says that it is one pass, as a graph's nodes are.
 pub(crate) fn passes(text: &[u32], names: &Names, is_one: bool) -> Vec<Pass> {
-    let mut families = families(text);
+    let mut families = families(text, is_one);
     let votes: Vec<_> = families.iter().map(|family| family.beginnings(text, names)).collect();
     // The layers of one model begin with the same kernel, whatever the rest of the block is.
     let mut openers = BTreeMap::<u32, usize>::new();
@@ -114,7 +117,7 @@ struct Family {
 }
 
 /// The families that may be of layers, those with most kernels first.
-fn families(text: &[u32]) -> Vec<Family> {
+fn families(text: &[u32], is_one: bool) -> Vec<Family> {
     let mut by_root = BTreeMap::<(usize, Vec<u32>), Vec<Run>>::new();
     for run in runs(text, BLOCK) {
         let block = &text[run.start..run.start + run.period];
@@ -134,9 +137,9 @@ fn families(text: &[u32]) -> Vec<Family> {
         }
         waiting.push_back((period, runs.clone()));
         let family = Family { root, runs };
-        // One that is made of shorter repetitions for the most part is of steps.
+        // One that is made of shorter repetitions for the most part is of steps; within one pass there are none.
         let covered: usize = family.runs.iter().map(|run| inner.within(run.start, run.end)).sum();
-        if 2 * covered < family.kernels() {
+        if is_one || 2 * covered < family.kernels() {
             layers.push(family);
         }
     }
@@ -351,5 +354,89 @@ impl Cover {
 
     fn within(&self, start: usize, end: usize) -> usize {
         self.marked[start..end].iter().filter(|&&marked| marked).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Passes through words, each of which is a layer or lies around them: kernels are letters, `n` is a norm.
+    fn borders(words: &[&str], is_one: bool) -> Vec<Vec<usize>> {
+        let mut names = Names::default();
+        (0..128_u8).for_each(|letter| match letter {
+            b'n' => names.push("rms_norm"),
+            _ => names.push(&"x".repeat(usize::from(letter) + 1)),
+        });
+        let text: Vec<u32> = words.concat().bytes().map(u32::from).collect();
+        passes(&text, &names, is_one)
+            .into_iter()
+            .map(|pass| pass.borders)
+            .collect()
+    }
+
+    /// Where each word of a pass begins, and where the last one ends.
+    fn expected(around: usize, layers: &[&str]) -> Vec<usize> {
+        let mut at = around;
+        let mut borders = vec![at];
+        for layer in layers {
+            at += layer.len();
+            borders.push(at);
+        }
+        borders
+    }
+
+    #[test]
+    fn a_layer_begins_with_its_norm() {
+        // The first layer's norm is part of the embedding, and the last norm is of no layer.
+        let layers = ["nqaogud"; 5];
+        let words = [&["E", "qaogud"], &layers[1..], &["nL"]].concat();
+        assert_eq!(borders(&words, true), [[1, 7, 14, 21, 28, 35]]);
+    }
+
+    #[test]
+    fn layers_may_alternate() {
+        // Every sixth one attends to all, the others to a window.
+        let layers = [&["nqwogudm"; 5][..], &["nqaogudm"]].concat().repeat(3);
+        let words = [&["E"], &layers[..], &["L"]].concat();
+        assert_eq!(borders(&words, true), [expected(1, &layers)]);
+    }
+
+    #[test]
+    fn layers_of_two_kinds_are_one_pass() {
+        let layers = [&["nqaonud"; 3][..], &["nqaontesx"; 9]].concat();
+        let words = [&["E"], &layers[..], &["L"]].concat();
+        assert_eq!(borders(&words, true), [expected(1, &layers)]);
+    }
+
+    #[test]
+    fn a_loop_within_a_layer_is_none() {
+        let layers = ["nqaonugdsugdsugdsr"; 6];
+        let words = [&["E"], &layers[..], &["L"]].concat();
+        assert_eq!(borders(&words, true), [expected(1, &layers)]);
+    }
+
+    #[test]
+    fn steps_that_repeat_are_no_layers() {
+        let layers = ["nqaogud"; 4];
+        let step = [&["PE"], &layers[..], &["nLS"]].concat();
+        let found = borders(&step.repeat(5), false);
+        let each: Vec<_> = (0..5).map(|step| expected(2 + step * 33, &layers)).collect();
+        assert_eq!(found, each);
+    }
+
+    #[test]
+    fn too_few_and_too_short_blocks_are_none() {
+        assert!(borders(&["E", "nqao", "nqao", "L"], true).is_empty());
+        assert!(borders(&["abcabcabcabcabc"], true).is_empty());
+        assert!(borders(&[], true).is_empty());
+    }
+
+    #[test]
+    fn rotations_have_one_smallest() {
+        for block in [&[3, 1, 2, 1][..], &[1, 1], &[5], &[2, 1, 2, 1, 1]] {
+            let naive = (0..block.len()).map(|by| [&block[by..], &block[..by]].concat()).min();
+            assert_eq!(Some(smallest_rotation(block)), naive);
+        }
     }
 }
