@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# One stage of the measurements on a GPU machine: bash benches/h100/run.sh probe|capture|overhead
+# One stage of the measurements on a GPU machine: bash benches/h100/run.sh probe|ranges|capture|overhead
 #
 # Builds the C parts against the machine's own CUPTI, writes what the machine is into environment.json, and leaves
 # the results in $OUT (default: target/h100). The colonel binaries are looked for in carry/bin, then target/release.
 set -uo pipefail
-stage=${1:?usage: run.sh probe|capture|overhead}
+stage=${1:?usage: run.sh probe|ranges|capture|overhead}
 shift
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -13,8 +13,7 @@ build=$(mktemp -d)
 mkdir -p "$out"
 export PYTHONUNBUFFERED=1
 
-python=${PYTHON:-/opt/torch/.venv/bin/python3}
-[ -x "$python" ] || python=python3
+python=${PYTHON:-python3}
 export PATH="$PATH:/usr/local/cuda/bin"
 
 # libcupti: torch's own, so that no second copy is ever loaded; its headers beside it, else the toolkit's.
@@ -39,20 +38,32 @@ rpath="-rpath=$(dirname "$lib")"
 gcc -O2 -shared -fPIC -fvisibility=hidden -I"$build/include" -I"$cuda_include" "$here/bare_client.c" \
     -o "$build/libbare_client.so" -Wl,--no-as-needed "$lib" "-Wl,$rpath" -lpthread -ldl || exit 1
 
-if [ "$stage" != probe ]; then
+if [ "$stage" = capture ] || [ "$stage" = overhead ]; then
     for runtime in shared static; do
         nvcc -O2 -std=c++17 -arch=sm_90 -cudart $runtime -o "$build/loop_$runtime" "$here/loop.cu" -Xlinker "$rpath" || exit 1
     done
 fi
-if [ "$stage" = probe ]; then
-    nvcc -O2 -std=c++17 -arch=sm_90 -I"$build/include" -o "$build/probe" "$here/probe.cu" \
+source=""
+[ "$stage" != probe ] || source=probe
+[ "$stage" != ranges ] || source=probe_ranges
+if [ -n "$source" ]; then
+    nvcc -O2 -std=c++17 -arch=sm_90 -I"$build/include" -o "$build/$source" "$here/$source.cu" \
         -Xlinker "$lib" -Xlinker "$rpath" -ldl -lpthread || exit 1
 fi
 
 "$python" "$here/environment.py" "$build/environment.json" "$stage" "$lib" "bash benches/h100/run.sh $stage" || exit 1
 
 case $stage in
+ranges)
+    # A line a question, the machine first.
+    tr -d '\n' <"$build/environment.json" >"$out/ranges.jsonl"
+    echo >>"$out/ranges.jsonl"
+    for mode in node_ids captured launched; do
+        timeout 60 "$build/probe_ranges" "$mode" >>"$out/ranges.jsonl" || echo "{\"q\":\"$mode\",\"exit\":$?}" >>"$out/ranges.jsonl"
+    done
+    tail -n +2 "$out/ranges.jsonl"
+    ;;
 probe) "$python" "$here/probe.py" "$build" "$out" ;;
 capture | overhead) "$python" "$here/$stage.py" --build "$build" --out "$out" --root "$root" --libcupti "$lib" "$@" ;;
-*) echo "run.sh: unknown stage \`$stage\`, expected probe, capture or overhead"; exit 2 ;;
+*) echo "run.sh: unknown stage \`$stage\`, expected probe, ranges, capture or overhead"; exit 2 ;;
 esac

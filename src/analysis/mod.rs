@@ -1,19 +1,25 @@
-//! Questions answered over a session: kernel summary, copies, idle time.
+//! Questions answered over a session: kernel summary, copies, idle time, layers and steps.
 //!
 //! Each is a fold over record batches: one pass, memory that grows with the distinct names and durations, not with the
 //! rows. [`SessionSummary`] runs all of them. Sums saturate: a damaged file may hold any time, and is no reason to
 //! die.
 
+mod classes;
 mod columns;
 mod durations;
 mod frames;
 mod idle;
 mod kernels;
+mod layers;
+mod phases;
+mod steps;
 mod summary;
 mod transfers;
 
 pub use durations::{DurationCounts, DurationStats};
 pub use idle::DeviceTime;
 pub use kernels::{KernelFold, KernelGroup, LaunchShape};
+pub use layers::{LayerSummary, PartSummary, PhaseSummary, RangeSummary, SlowestKernel, StepClass};
+pub use phases::Phase;
 pub use summary::{DeviceSummary, KernelSummary, SessionSummary, WindowSummary};
 pub use transfers::{CopyFold, Transfer};

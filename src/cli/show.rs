@@ -1,4 +1,5 @@
-//! `colonel show`: the kernel table of a session, its copies and idle time, and what was lost.
+//! `colonel show`: the kernel table of a session, its copies and idle time, and what was lost; or its kernels by layer,
+//! step, phase or NVTX range.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -6,8 +7,9 @@ use std::process::ExitCode;
 
 use super::output::{answer, answer_json, talk};
 use super::sessions_dir::SessionsDirArgs;
-use crate::analysis::SessionSummary;
-use crate::report::{ShowJson, show_text, sum_up, terminal_width};
+use crate::analysis::{LayerSummary, SessionSummary};
+use crate::report::{By, ByJson, ShowJson, by_text, show_text, sum_up, terminal_width};
+use crate::schema::manifest::Problem;
 use crate::session::{SESSION_CHANGED, Selection, Session, SessionError, SessionsDir};
 
 /// Kernels of the table, unless told otherwise.
@@ -25,21 +27,62 @@ pub struct Args {
     /// Only this window, by number or name, with the windows within it
     #[arg(long, value_name = "N|NAME")]
     window: Option<String>,
-    /// Kernels shown, the longest in total first; 0 for all [default: 20, with --json all]
+    /// Show kernels by part of the model, kind of step, phase, or NVTX range
+    #[arg(long, value_name = "WHAT")]
+    by: Option<ByArg>,
+    /// Kernels, kinds of steps or ranges shown, the longest in total first; 0 for all [default: 20, with --json all]
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
     #[command(flatten)]
     sessions: SessionsDirArgs,
 }
 
+/// What `--by` takes.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum ByArg {
+    Layer,
+    Step,
+    Phase,
+    Nvtx,
+}
+
+impl From<ByArg> for By {
+    fn from(by: ByArg) -> Self {
+        match by {
+            ByArg::Layer => Self::Layer,
+            ByArg::Step => Self::Step,
+            ByArg::Phase => Self::Phase,
+            ByArg::Nvtx => Self::Nvtx,
+        }
+    }
+}
+
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let (session, summary) = read(&args.sessions.resolve()?, &args.session, args.window.as_deref())?;
+    let (sessions, window) = (args.sessions.resolve()?, args.window.as_deref());
     let limit = match (args.limit, args.json) {
         (Some(0), _) | (None, true) => None,
         (Some(limit), _) => Some(limit),
         (None, false) => Some(DEFAULT_LIMIT),
     };
+    if let Some(by) = args.by.map(By::from) {
+        let (session, summary) = read(&sessions, &args.session, window, LayerSummary::of, |summary| {
+            &summary.problems
+        })?;
+        if args.json {
+            answer_json(&ByJson::new(&session, by, &summary, window, limit))?;
+        } else {
+            answer(&by_text(&session, by, &summary, limit, terminal_width()))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (session, summary) = read(
+        &sessions,
+        &args.session,
+        window,
+        SessionSummary::of_windows,
+        |summary| &summary.problems,
+    )?;
     let run = sum_up(&session, &summary);
     if args.json {
         answer_json(&ShowJson::new(&session, &run, &summary, limit))?;
@@ -56,11 +99,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// The launcher may compact the session while it is read: then it is read again.
-fn read(
+fn read<T>(
     sessions: &SessionsDir,
     which: &OsString,
     window: Option<&str>,
-) -> Result<(Session, SessionSummary), SessionError> {
+    summarize: impl Fn(&Session, Option<&Selection>) -> Result<T, SessionError>,
+    problems: impl Fn(&T) -> &[Problem],
+) -> Result<(Session, T), SessionError> {
     const ATTEMPTS: u32 = 3;
     let mut attempt = 1;
     loop {
@@ -68,8 +113,8 @@ fn read(
         let selection = window
             .map(|window| Selection::find(session.manifest(), window))
             .transpose()?;
-        let summary = SessionSummary::of_windows(&session, selection.as_ref())?;
-        let changed = summary.problems.iter().any(|problem| problem.code == SESSION_CHANGED);
+        let summary = summarize(&session, selection.as_ref())?;
+        let changed = problems(&summary).iter().any(|problem| problem.code == SESSION_CHANGED);
         if !changed || attempt == ATTEMPTS {
             return Ok((session, summary));
         }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,8 @@ pub(crate) struct Wake {
     pub(crate) drain: AtomicBool,
     /// The process ends.
     pub(crate) finish: AtomicBool,
+    /// When that was first asked for.
+    finish_asked: OnceLock<Instant>,
     /// The steward is done.
     pub(crate) finished: AtomicBool,
 }
@@ -34,6 +37,7 @@ impl Wake {
             event,
             drain: AtomicBool::new(false),
             finish: AtomicBool::new(false),
+            finish_asked: OnceLock::new(),
             finished: AtomicBool::new(false),
         })
     }
@@ -51,13 +55,12 @@ impl Wake {
         self.steward();
     }
 
-    /// Asks the steward to finish and waits for it, `limit` at most. Only the first call waits.
+    /// Asks the steward to finish and waits for it, `limit` at most. So does every further call: whoever of several
+    /// threads came back first would end the process before the records are sealed. The limit counts from the first.
     pub(crate) fn finish(&self, limit: Duration) {
-        if self.finish.swap(true, Ordering::AcqRel) {
-            return;
-        }
+        let started = *self.finish_asked.get_or_init(Instant::now);
+        self.finish.store(true, Ordering::Release);
         self.steward();
-        let started = Instant::now();
         while !self.finished.load(Ordering::Acquire) && started.elapsed() < limit {
             std::thread::sleep(Duration::from_micros(200));
         }

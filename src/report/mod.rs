@@ -1,11 +1,13 @@
 //! What people and machines read: terminal tables and JSON.
 
+mod by;
 mod list;
 mod names;
 mod show;
 mod table;
 mod time;
 
+pub use by::{By, ByJson, by_text};
 pub use list::{ListJson, list_table};
 pub use show::{ShowJson, show_text, sum_up};
 pub use table::terminal_width;

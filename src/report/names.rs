@@ -64,6 +64,12 @@ pub(crate) fn shortened(text: &str, width: usize) -> String {
     format!("{head}…{tail}")
 }
 
+/// On one line of a terminal.
+pub(crate) fn printable(name: &str) -> String {
+    let visible = |character: char| if character.is_control() { '?' } else { character };
+    name.chars().map(visible).collect()
+}
+
 /// `128 x 256`, `16,8 x 32,4`: grid and block without trailing ones.
 pub(crate) fn shape(shape: LaunchShape) -> String {
     format!("{} x {}", extent(shape.grid), extent(shape.block))

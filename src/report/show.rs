@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::analysis::{DeviceSummary, KernelSummary, SessionSummary, Transfer, WindowSummary};
-use crate::report::names::{shape, shortened, without_namespaces, without_parameters};
+use crate::report::names::{printable, shape, shortened, without_namespaces, without_parameters};
 use crate::report::table::{Column, fit};
 use crate::report::time::utc;
 use crate::run::evaluators::{CuptiEvaluator, Evaluator as _};
@@ -155,11 +155,11 @@ fn unsigned(ns: i64) -> u64 {
     u64::try_from(ns).unwrap_or(0)
 }
 
-fn duration(ns: i64) -> String {
+pub(crate) fn duration(ns: i64) -> String {
     nanoseconds(unsigned(ns))
 }
 
-fn percent(part: f64) -> String {
+pub(crate) fn percent(part: f64) -> String {
     let percent = 100.0 * part;
     if percent > 0.0 && percent < 0.05 {
         "<0.1 %".to_owned()
@@ -168,7 +168,7 @@ fn percent(part: f64) -> String {
     }
 }
 
-const fn number(head: &'static str, weight: u8) -> Column {
+pub(crate) const fn number(head: &'static str, weight: u8) -> Column {
     Column {
         head,
         right: true,
@@ -176,7 +176,7 @@ const fn number(head: &'static str, weight: u8) -> Column {
     }
 }
 
-const fn words(head: &'static str, weight: u8) -> Column {
+pub(crate) const fn words(head: &'static str, weight: u8) -> Column {
     Column {
         head,
         right: false,
@@ -218,12 +218,6 @@ fn windows(summary: &SessionSummary, with_pid: bool, width: usize) -> String {
         let _ = writeln!(text, "and {} more", counted(rest as u64, "window"));
     }
     text
-}
-
-/// On one line of a terminal.
-fn printable(name: &str) -> String {
-    let visible = |character: char| if character.is_control() { '?' } else { character };
-    name.chars().map(visible).collect()
 }
 
 const KERNEL_COLUMNS: [Column; 10] = [

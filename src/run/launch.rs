@@ -83,7 +83,7 @@ impl Launch {
             dir: settings.sessions.shown().to_owned(),
             source,
         })?;
-        if inherited(variables::DISABLE_PROFILE_REGION).is_some_and(|value| value == "1") {
+        if inherited(variables::DISABLE_PROFILE_REGION).is_some_and(|value| is_on(&value)) {
             session.add_problem("profile_region_disabled", REGIONS_ARE_OFF);
         }
         let mut environment = Environment::default();
@@ -182,6 +182,12 @@ fn python_of(settings: &Settings) -> Option<Python> {
     let cwd = settings.cwd.as_deref();
     let python = interpreter(settings.command.first()?, cwd, env::var_os("PATH").as_deref())?;
     question.ask(&python, cwd)
+}
+
+/// As the Python package reads it.
+fn is_on(value: &std::ffi::OsStr) -> bool {
+    let value = value.to_string_lossy().trim().to_lowercase();
+    !["", "0", "false", "no", "off"].contains(&value.as_str())
 }
 
 fn software(python: &Python) -> BTreeMap<String, String> {

@@ -92,10 +92,13 @@ pub(crate) fn interpreter(program: &OsStr, cwd: Option<&Path>, path: Option<&OsS
         .map(PathBuf::into_os_string)
 }
 
+/// `python`, `python3`, `python3.12`, `python3.13t`, and nothing else: what is asked is run.
 fn is_python(program: &Path) -> bool {
-    program
-        .file_name()
-        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"python"))
+    let name = program.file_name().map(OsStr::as_encoded_bytes);
+    name.and_then(|name| name.strip_prefix(b"python")).is_some_and(|rest| {
+        let version = rest.strip_suffix(b"t").unwrap_or(rest);
+        version.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.')
+    })
 }
 
 #[cfg(test)]
@@ -110,6 +113,20 @@ mod tests {
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         path
+    }
+
+    #[test]
+    fn only_a_python_is_asked() {
+        for (name, expected) in [
+            ("python", true),
+            ("/usr/bin/python3.12", true),
+            ("python3.13t", true),
+            ("./python_deploy.sh", false),
+            ("python3-config", false),
+            ("pythonic", false),
+        ] {
+            assert_eq!(is_python(Path::new(name)), expected, "{name}");
+        }
     }
 
     #[test]

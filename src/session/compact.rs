@@ -14,6 +14,7 @@ use crate::schema::tables;
 use crate::session::annotate::Annotator;
 use crate::session::devices::Devices;
 use crate::session::files::{self, ProcessFolder};
+use crate::session::layered::LayerFiller;
 use crate::session::range_paths::RangePaths;
 use crate::session::scan::{Parts, folder_parts};
 use crate::session::sorted::SortedScan;
@@ -163,18 +164,28 @@ impl<'a> Compaction<'a> {
         &mut self,
         path: &Path,
         parts: Parts,
-        mut annotator: Option<&mut Annotator<'_>>,
+        annotator: Option<&mut Annotator<'_>>,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), SessionError> {
         let failed = |error: ParquetError| SessionError::parquet(path)(error);
         let schema = self.table.arrow_schema();
         let file = File::create(path).map_err(SessionError::io("create", path))?;
         let mut writer = TableWriter::new(file, schema.clone()).map_err(failed)?;
+        let mut annotator = match annotator {
+            Some(annotator) => {
+                let layers = LayerFiller::new(parts.clone()).map_err(|error| failed(error.into()))?;
+                Some((annotator, layers))
+            }
+            None => None,
+        };
         let mut rows = SortedScan::new(parts, schema);
         for batch in &mut rows {
             let batch: RecordBatch = batch.map_err(|error| failed(error.into()))?;
             let batch = match &mut annotator {
-                Some(annotator) => annotator.annotate(&batch).map_err(|error| failed(error.into()))?,
+                Some((annotator, layers)) => annotator
+                    .annotate(&batch)
+                    .and_then(|batch| layers.fill(batch))
+                    .map_err(|error| failed(error.into()))?,
                 None => batch,
             };
             writer.write(&batch).map_err(failed)?;

@@ -245,7 +245,7 @@ fn cut_off(process: &Process) -> String {
         ),
     };
     format!(
-        "process {} ended without notice (killed, or by `_exit`){window}",
+        "process {} ended without notice (killed, or by a raw system call){window}",
         process.pid
     )
 }

@@ -37,6 +37,8 @@ pub struct Part {
     rows: u64,
     /// Smallest and largest `start_ns`, where the file says so.
     start_ns: Option<(i64, i64)>,
+    /// Whether it says the layer of any kernel.
+    has_layers: bool,
 }
 
 impl Part {
@@ -53,6 +55,11 @@ impl Part {
     /// Smallest and largest `start_ns`, where the file says so.
     pub fn start_range(&self) -> Option<(i64, i64)> {
         self.start_ns
+    }
+
+    /// Whether the file says the layer of any of its kernels.
+    pub(crate) fn has_layers(&self) -> bool {
+        self.has_layers
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -176,6 +183,7 @@ pub(crate) fn folder_parts(folder: &files::ProcessFolder) -> std::io::Result<Par
 fn file_parts(path: &Path, process: Option<ProcessId>, footer: ArrowReaderMetadata) -> Vec<Part> {
     let groups = footer.metadata().row_groups();
     let start_column = footer.schema().column_with_name("start_ns").map(|(index, _)| index);
+    let layer_column = footer.schema().column_with_name("layer").map(|(index, _)| index);
     let several = groups.len() > 1;
     let parts = groups.iter().enumerate().map(|(row_group, group)| Part {
         path: path.to_owned(),
@@ -186,6 +194,10 @@ fn file_parts(path: &Path, process: Option<ProcessId>, footer: ArrowReaderMetada
         start_ns: start_column.and_then(|index| match group.column(index).statistics() {
             Some(Statistics::Int64(values)) => Some((*values.min_opt()?, *values.max_opt()?)),
             _ => None,
+        }),
+        has_layers: layer_column.is_some_and(|index| {
+            let nulls = group.column(index).statistics().and_then(Statistics::null_count_opt);
+            nulls.is_some_and(|nulls| i64::try_from(nulls).is_ok_and(|nulls| nulls < group.num_rows()))
         }),
     });
     parts.collect()

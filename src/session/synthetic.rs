@@ -1,5 +1,7 @@
 //! Sessions as guests would leave them, made without a GPU: for tests, benches and the Python side's tests.
 
+pub mod model;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -156,6 +158,21 @@ pub fn kernel(pid: u32, name: &str, start_ns: i64, duration_ns: i64) -> KernelRo
         waves: None,
         theoretical_occupancy_pct: None,
     }
+}
+
+/// The kernels of a model, one after the other, each 2 us long with 1 us between and 100 us between steps; names are what
+/// the model says. The window is 1.
+pub fn model_kernels(pid: u32, launched: &[model::Launched], start_ns: i64) -> impl Iterator<Item = KernelRow<'_>> {
+    let gap = |step: u32| i64::from(step) * 100_000;
+    launched.iter().enumerate().map(move |(index, launched)| {
+        let start_ns = start_ns + index as i64 * 3_000 + gap(launched.step);
+        let mut row = kernel(pid, &launched.name, start_ns, 2_000);
+        row.correlation_id = launched.correlation_id;
+        row.graph_id = launched.node.map(|(graph, _)| graph);
+        row.graph_node_id = launched.node.map(|(_, node)| node);
+        row.grid_x = i32::try_from(launched.batch).unwrap_or(1);
+        row
+    })
 }
 
 /// A copy on device 0.

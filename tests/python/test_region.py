@@ -300,6 +300,9 @@ with warnings.catch_warnings(record=True) as caught:
             time.sleep(2.5)
             (pid,) = region.windows
             os.kill(pid, signal.SIGKILL)
+            # vLLM's own `generate` would wait for ever if it was called before the client has noticed.
+            while not llm.llm_engine.engine_core.resources.engine_dead:
+                time.sleep(0.01)
             generate()
     except Exception as error:
         counts["error"] = type(error).__name__

@@ -20,7 +20,8 @@ def rows_sealed(rig: Rig, sessions) -> tuple[dict[int, int], list]:
     return {answer["pid"]: answer["rows"] or 0 for answer in answers}, answers
 
 
-# vLLM's `generate` never returns once EngineCore has been killed (0.20.2 and 0.26.0, without colonel as well).
+# vLLM's `generate` never returns once EngineCore has been killed (0.26.0, without colonel as well; 0.20.2 has the same
+# code).
 STUCK_SECONDS = 12
 
 

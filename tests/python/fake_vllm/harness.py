@@ -18,8 +18,8 @@ from typing import Any
 import pyarrow.dataset as ds
 
 ROOT = Path(__file__).resolve().parents[3]
-# Until all records are on disk: of a window that is open, and of one that was closed a moment ago. A forked EngineCore
-# ends by `os._exit`, which takes along what isn't.
+# Until all records are on disk: of a window that is open, and of one that was closed a moment ago. At an end the guest
+# waits for the last seal, but 3 s at most, which a loaded machine may exceed.
 SEALED = "time.sleep(2.5)"
 SEALED_CLOSED = "time.sleep(1.5)"
 SPAWN = {"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}

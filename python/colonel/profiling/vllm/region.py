@@ -48,7 +48,7 @@ class ProfileRegion:
         self.active = not is_disabled()
         """False where `COLONEL_DISABLE_PROFILE_REGION` turns regions off: nothing happens then."""
         self.session: Session | None = None
-        """The session that is recorded: readable as soon as the block has ended."""
+        """The session that is recorded: readable when the block has ended and no other window is open."""
         self._llm = llm
         self._recording: Recording | None = None
 

@@ -73,8 +73,14 @@ class ControlledWindows:
         """Asks all at once; who did not do it is told by a warning."""
         if not workers:
             return
-        with ThreadPoolExecutor(max_workers=len(workers), thread_name_prefix="colonel") as threads:
-            asked = [(worker, threads.submit(ask, worker)) for worker in workers]
+        threads = ThreadPoolExecutor(max_workers=len(workers), thread_name_prefix="colonel")
+        asked = [(worker, threads.submit(ask, worker)) for worker in workers]
+        try:
+            threads.shutdown()
+        except BaseException:
+            # Ctrl-C while waiting: what is asked is asked, and its answer must be known.
+            threads.shutdown()
+            raise
         for worker, answer in asked:
             try:
                 answer.result()

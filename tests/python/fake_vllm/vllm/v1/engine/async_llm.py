@@ -17,6 +17,8 @@ from vllm.v1.executor import Executor
 
 
 class AsyncMPClient(MPClient):
+    tells_of_a_silent_end = True  # its task is cancelled, and says so to the requests
+
     async def call_utility_async(self, method: str, *args: Any) -> Any:
         return await asyncio.wrap_future(self.utility_future(method, args))
 

@@ -1,6 +1,7 @@
 """EngineCore: the scheduler, the executor, and the process around them (v1/engine/core.py)."""
 
 import contextlib
+import logging
 import os
 import queue
 import signal
@@ -17,6 +18,8 @@ from vllm.plugins import load_general_plugins
 from vllm.v1.executor import Executor
 from vllm.v1.serial_utils import decode, encode
 from vllm.v1.worker.model_runner import Scheduled
+
+logger = logging.getLogger(__name__)
 
 # A new token: request, token, and why the request ended, if it did.
 Output = tuple[str, int, str | None]
@@ -136,6 +139,11 @@ class EngineCoreProc(EngineCore):
             signal.signal(signal.SIGINT, core._request_shutdown)
             core._send("ready", None)
             core.run_busy_loop()
+        except Exception:
+            if core is not None:
+                logger.exception("EngineCore encountered a fatal error.")
+                core._send("dead", None)
+            raise
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,7 +1,7 @@
 """The caller's side of EngineCore (v1/engine/core_client.py, v1/engine/utils.py, v1/utils.py).
 
 Messages: `add [id, token ids, max tokens]`, `abort [ids]`, `utility [call id, method, args]`; outputs: `ready`,
-`outputs [[id, token, finish reason]]`, `utility [call id, failure, result]`.
+`outputs [[id, token, finish reason]]`, `utility [call id, failure, result]`, `dead` (ENGINE_CORE_DEAD).
 """
 
 import logging
@@ -104,6 +104,9 @@ class InprocClient:
 class MPClient:
     """EngineCore in a process of its own. `deliver` gets outputs, or an error, on a thread."""
 
+    # Does `deliver` hear of an EngineCore that ended without a word (killed, or told to by SIGTERM)?
+    tells_of_a_silent_end = False
+
     def __init__(
         self,
         config: VllmConfig,
@@ -117,7 +120,7 @@ class MPClient:
         self._messages = manager.messages
         self._wait_until_ready(manager)
         # Nothing that it is given leads back to the client, which could else never be collected.
-        arguments = (manager.outputs, self._calls, deliver, self.resources)
+        arguments = (manager.outputs, self._calls, deliver, self.resources, self.tells_of_a_silent_end)
         threading.Thread(target=_receive, args=arguments, name="EngineCoreOutputQueueThread", daemon=True).start()
 
     def _wait_until_ready(self, manager: CoreEngineProcManager) -> None:
@@ -167,10 +170,15 @@ def _receive(
     calls: "dict[int, Future[Any]]",
     deliver: Callable[[list[Output] | Exception], None],
     resources: BackgroundResources,
+    tell_of_a_silent_end: bool,
 ) -> None:
     try:
         while True:
             kind, payload = decode(outputs.recv_bytes())
+            if kind == "dead":
+                resources.engine_dead = True
+                deliver(EngineDeadError())
+                return
             if kind == "outputs":
                 deliver([(request_id, token, reason) for request_id, token, reason in payload])
                 continue
@@ -182,4 +190,5 @@ def _receive(
                 future.set_result(result)
     except (EOFError, OSError):
         resources.engine_dead = True
-        deliver(EngineDeadError())
+        if tell_of_a_silent_end:
+            deliver(EngineDeadError())

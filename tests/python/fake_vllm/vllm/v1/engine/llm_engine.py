@@ -21,6 +21,8 @@ class SyncMPClient(MPClient):
         super().__init__(config, executor_class, self._outputs.put)
 
     def get_output(self) -> list[Output]:
+        """Waits for ever if EngineCore is killed meanwhile: `process_outputs_socket` leaves its loop and puts nothing
+        into the queue. What is called after the client has noticed raises (`ensure_alive`)."""
         outputs = self._outputs.get()
         if isinstance(outputs, Exception):
             raise outputs

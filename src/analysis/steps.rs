@@ -1,0 +1,156 @@
+//! Steps: one pass through the layers with what is launched around it. Between two passes the GPU waits longest where one
+//! step ends and the next begins, so the border lies there.
+
+/// Kernels without a pass that are kept at most: a program without layers has no steps.
+const MOST_WAITING: usize = 1 << 16;
+
+/// Layer of a kernel, as its column says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Layer {
+    /// The column is null.
+    None,
+    /// A number.
+    Number(u32),
+    /// Another text, by our number of it.
+    Named(u32),
+}
+
+/// What a step keeps of a kernel.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Item {
+    pub(crate) start_ns: i64,
+    pub(crate) end_ns: i64,
+    pub(crate) name: u32,
+    pub(crate) layer: Layer,
+    pub(crate) graph: Option<u32>,
+    pub(crate) grid_x: i32,
+    pub(crate) path: Option<u32>,
+    pub(crate) window: u32,
+}
+
+/// Cuts the kernels of one device, in order of start, into steps.
+#[derive(Debug, Default)]
+pub(crate) struct Splitter {
+    waiting: Vec<Item>,
+    /// First and last kernel with a numbered layer among those, and the highest number.
+    pass: Option<(usize, usize, u32)>,
+}
+
+impl Splitter {
+    /// Adds a kernel. Gives the step that ended before it, or kernels that are of no step.
+    pub(crate) fn push(&mut self, item: Item) -> Option<Cut> {
+        let mut cut = None;
+        if let Layer::Number(layer) = item.layer {
+            if let Some((_, last, highest)) = self.pass
+                // Kernels of two neighbours may start in either order.
+                && layer + 1 < highest
+            {
+                cut = Some(Cut::Step(self.split_off(last)));
+            }
+            let at = self.waiting.len();
+            let (first, _, highest) = self.pass.unwrap_or((at, at, layer));
+            self.pass = Some((first, at, highest.max(layer)));
+        }
+        self.waiting.push(item);
+        if cut.is_none() && self.waiting.len() > MOST_WAITING {
+            cut = Some(match self.pass.take() {
+                Some((_, last, _)) => Cut::Step(self.split_off(last)),
+                None => Cut::Other(std::mem::take(&mut self.waiting)),
+            });
+        }
+        cut
+    }
+
+    /// What is left at the end.
+    pub(crate) fn finish(self) -> Option<Cut> {
+        match self.pass {
+            Some(_) => Some(Cut::Step(self.waiting)),
+            None => (!self.waiting.is_empty()).then_some(Cut::Other(self.waiting)),
+        }
+    }
+
+    /// Everything up to the longest wait behind a kernel.
+    fn split_off(&mut self, last: usize) -> Vec<Item> {
+        self.pass = None;
+        let mut latest = self.waiting[..=last].iter().map(|item| item.end_ns).max().unwrap_or(0);
+        let (mut longest, mut border) = (i64::MIN, self.waiting.len());
+        for (at, item) in self.waiting.iter().enumerate().skip(last + 1) {
+            let gap = item.start_ns.saturating_sub(latest);
+            if gap > longest {
+                (longest, border) = (gap, at);
+            }
+            latest = latest.max(item.end_ns);
+        }
+        let rest = self.waiting.split_off(border);
+        std::mem::replace(&mut self.waiting, rest)
+    }
+}
+
+/// What a splitter gives.
+#[derive(Debug)]
+pub(crate) enum Cut {
+    Step(Vec<Item>),
+    /// Kernels before any layer.
+    Other(Vec<Item>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Steps as the starts of their kernels. Each kernel is 2 long.
+    fn steps(kernels: &[(i64, Option<u32>)]) -> Vec<Vec<i64>> {
+        let mut splitter = Splitter::default();
+        let mut cuts = Vec::new();
+        for &(start_ns, layer) in kernels {
+            cuts.extend(splitter.push(Item {
+                start_ns,
+                end_ns: start_ns + 2,
+                name: 0,
+                layer: layer.map_or(Layer::None, Layer::Number),
+                graph: None,
+                grid_x: 1,
+                path: None,
+                window: 1,
+            }));
+        }
+        cuts.extend(splitter.finish());
+        let starts = |cut: &Cut| match cut {
+            Cut::Step(items) => items.iter().map(|item| item.start_ns).collect(),
+            Cut::Other(_) => Vec::new(),
+        };
+        cuts.iter().map(starts).collect()
+    }
+
+    #[test]
+    fn a_step_ends_at_the_longest_wait_between_two_passes() {
+        let pass = |start: i64| {
+            [
+                (start, Some(0)),
+                (start + 3, Some(2)),
+                (start + 6, Some(1)),
+                (start + 9, Some(3)),
+            ]
+        };
+        let kernels = [
+            &[(0, None)][..],
+            &pass(3),
+            &[(15, None), (30, None)],
+            &pass(33),
+            &[(45, None)],
+        ]
+        .concat();
+        assert_eq!(
+            steps(&kernels),
+            [vec![0, 3, 6, 9, 12, 15], vec![30, 33, 36, 39, 42, 45]]
+        );
+        let no_wait = [&pass(0)[..], &pass(12)].concat();
+        assert_eq!(steps(&no_wait), [vec![0, 3, 6, 9], vec![12, 15, 18, 21]]);
+    }
+
+    #[test]
+    fn without_layers_there_are_no_steps() {
+        assert_eq!(steps(&[(0, None), (5, None)]), [Vec::<i64>::new()]);
+        assert!(steps(&[]).is_empty());
+    }
+}

@@ -1,0 +1,286 @@
+//! Layers on disk and on the terminal: a model's kernels in a session, compacted or not.
+
+#![allow(missing_docs, reason = "a test is its own documentation")]
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use arrow_array::cast::AsArray as _;
+use arrow_array::types::{Int32Type, UInt32Type};
+use arrow_array::{Array as _, StringArray};
+use colonel::analysis::{LayerSummary, Phase};
+use colonel::schema::columns::TableBuilder as _;
+use colonel::schema::tables::KernelsBuilder;
+use colonel::session::synthetic::model::{Engine, Launched, Model};
+use colonel::session::synthetic::{SyntheticGuest, model_kernels};
+use colonel::session::{NewSession, Session, SessionWriter, SessionsDir};
+
+const CREATED_NS: i64 = 1_795_497_123_000_000_000;
+
+struct Sessions {
+    folder: tempfile::TempDir,
+}
+
+impl Sessions {
+    fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    /// A session of one process. `ranges` says which nvtx_path and layer a kernel has of itself.
+    fn write(
+        &self,
+        launched: &[Launched],
+        compact: bool,
+        ranges: impl Fn(&Launched) -> (Option<String>, Option<String>),
+    ) -> PathBuf {
+        let new = NewSession {
+            command: vec!["python".to_owned(), "decode.py".to_owned()],
+            gate: "process".to_owned(),
+            ..NewSession::default()
+        };
+        let mut writer = SessionWriter::create(&SessionsDir::resolve(Some(self.folder.path())).unwrap(), new).unwrap();
+        let mut guest = SyntheticGuest::new(writer.path(), 4711);
+        let said: Vec<_> = launched.iter().map(ranges).collect();
+        let mut rows = model_kernels(4711, launched, CREATED_NS).zip(&said);
+        for _ in 0..launched.len().div_ceil(2500) {
+            let mut builder = KernelsBuilder::default();
+            for (mut row, (path, layer)) in rows.by_ref().take(2500) {
+                row.nvtx_path = path.as_deref();
+                row.layer = layer.as_deref();
+                row.layer_source = layer.as_ref().map(|_| "nvtx");
+                builder.push(row);
+            }
+            guest.seal(&mut builder).unwrap();
+        }
+        guest.end(CREATED_NS + 2_000_000_000).unwrap();
+        writer.seal(None, &mut |_, _, _| {}).unwrap();
+        if compact {
+            writer.compact(&mut |_, _, _| {}).unwrap();
+        }
+        writer.manifest_mut().id = "5e27fc0e".to_owned();
+        writer.write().unwrap();
+        let path = self.folder.path().join("5e27fc0e");
+        fs::rename(writer.path(), &path).unwrap();
+        path
+    }
+
+    fn show(&self, args: &[&str]) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_colonel"));
+        command
+            .arg("show")
+            .args(args)
+            .env("COLONEL_SESSIONS_DIR", self.folder.path());
+        let output = command.output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+fn model(engine: Engine) -> Vec<Launched> {
+    let model = Model {
+        layers: 24,
+        engine,
+        foreign: 0,
+        lost: 0,
+        first_id: 1000,
+    };
+    let round = |batch| std::iter::once((true, batch)).chain(std::iter::repeat_n((false, batch), 16));
+    let steps: Vec<_> = [4, 1, 4].into_iter().flat_map(round).collect();
+    model.launch(&steps)
+}
+
+fn nothing(_: &Launched) -> (Option<String>, Option<String>) {
+    (None, None)
+}
+
+/// Layer and source of each kernel, in order of start.
+fn layers(path: &std::path::Path) -> Vec<(Option<String>, Option<String>)> {
+    let session = Session::load(path).unwrap();
+    let (scans, problems) = session.layered_kernels(&["layer", "layer_source"]).unwrap();
+    assert!(problems.is_empty());
+    let mut layers = Vec::new();
+    for batch in scans.into_iter().flatten() {
+        let batch = batch.unwrap();
+        let text = |column: usize, row: usize| {
+            let column = batch.column(column).as_dictionary::<Int32Type>();
+            let texts = column.downcast_dict::<StringArray>().unwrap();
+            (!column.is_null(row)).then(|| arrow_array::ArrayAccessor::value(&texts, row).to_owned())
+        };
+        layers.extend((0..batch.num_rows()).map(|row| (text(0, row), text(1, row))));
+    }
+    layers
+}
+
+#[test]
+fn compaction_writes_what_a_reader_would_find() {
+    for engine in [Engine::Full, Engine::Piecewise, Engine::Eager] {
+        let launched = model(engine);
+        let expected: Vec<_> = launched
+            .iter()
+            .map(|kernel| {
+                let layer = kernel.layer.map(|layer| layer.to_string());
+                let source = layer.as_ref().map(|_| "structure".to_owned());
+                (layer, source)
+            })
+            .collect();
+        for compact in [true, false] {
+            let sessions = Sessions::new();
+            let path = sessions.write(&launched, compact, nothing);
+            assert_eq!(layers(&path), expected, "{engine:?}, compacted: {compact}");
+            if compact {
+                let written: usize = Session::load(&path)
+                    .unwrap()
+                    .scan("kernels", &["layer", "device_id"])
+                    .unwrap()
+                    .map(|batch| batch.column(0).len() - batch.column(0).null_count())
+                    .sum();
+                assert_eq!(written, launched.iter().filter(|kernel| kernel.layer.is_some()).count());
+            }
+        }
+    }
+}
+
+#[test]
+fn ranges_win_over_structure() {
+    let launched = model(Engine::Full);
+    let path = Sessions::new();
+    let by_range = |kernel: &Launched| match kernel.layer {
+        Some(layer @ (0 | 7)) => (
+            Some(format!("forward/layer {layer}")),
+            Some(format!("model.layers.{layer}")),
+        ),
+        None if kernel.name.starts_with("nvjet") => (Some("lm_head".to_owned()), Some("lm_head".to_owned())),
+        _ => (None, None),
+    };
+    let found = layers(&path.write(&launched, true, by_range));
+    for (kernel, (layer, source)) in launched.iter().zip(found) {
+        let expected = by_range(kernel)
+            .1
+            .or_else(|| kernel.layer.map(|layer| layer.to_string()));
+        let by = match (&expected, by_range(kernel).1) {
+            (None, _) => None,
+            (_, Some(_)) => Some("nvtx"),
+            _ => Some("structure"),
+        };
+        assert_eq!((layer, source.as_deref()), (expected, by), "{}", kernel.name);
+    }
+}
+
+#[test]
+fn steps_and_phases_are_counted() {
+    for engine in [Engine::Full, Engine::Piecewise, Engine::Eager] {
+        let launched = model(engine);
+        for compact in [true, false] {
+            let sessions = Sessions::new();
+            let session = Session::load(&sessions.write(&launched, compact, nothing)).unwrap();
+            let summary = LayerSummary::of(&session, None).unwrap();
+            let steps = |phase| -> Vec<u64> {
+                let classes = summary.classes.iter().filter(|class| class.phase == phase);
+                let mut steps: Vec<_> = classes.map(|class| class.steps).collect();
+                steps.sort_unstable();
+                steps
+            };
+            assert_eq!(
+                (steps(Phase::Prefill), steps(Phase::Decode)),
+                (vec![1, 2], vec![16, 32]),
+                "{engine:?}"
+            );
+            let of_layers = launched.iter().filter(|kernel| kernel.layer.is_some()).count() as u64;
+            assert_eq!((summary.layered_by_structure, summary.layered_by_nvtx), (of_layers, 0));
+            assert_eq!(
+                summary.phases.iter().map(|phase| phase.kernels).sum::<u64>(),
+                launched.len() as u64
+            );
+            check_class(&summary, &launched);
+        }
+    }
+}
+
+/// The decode of batch 1: every kernel is 2 us long, with 1 us between, and steps are 100 us apart.
+fn check_class(summary: &LayerSummary, launched: &[Launched]) {
+    let class = summary.classes.iter().find(|class| class.steps == 16).unwrap();
+    let mine = || launched.iter().filter(|kernel| kernel.batch == 1 && !kernel.is_prefill);
+    assert_eq!(class.kernels, mine().count() as u64);
+    assert_eq!(class.kernels_ns, 2_000 * i64::try_from(class.kernels).unwrap());
+    assert_eq!(class.busy.total_ns, class.kernels_ns);
+    assert_eq!(
+        class.durations.total_ns,
+        class.kernels_ns + 1_000 * i64::try_from(class.kernels - 16).unwrap()
+    );
+    let between = class.between.unwrap();
+    assert_eq!((between.count, between.min_ns, between.max_ns), (16, 101_000, 101_000));
+    let layered: u64 = class
+        .parts
+        .iter()
+        .filter(|part| part.first_layer.is_some())
+        .map(|part| part.kernels)
+        .sum();
+    assert_eq!(layered, mine().filter(|kernel| kernel.layer.is_some()).count() as u64);
+    let last = class.parts.iter().filter_map(|part| part.last_layer).max();
+    assert_eq!(last, Some(23));
+}
+
+#[test]
+fn a_window_limits_what_is_shown() {
+    let sessions = Sessions::new();
+    let path = sessions.write(&model(Engine::Eager), true, nothing);
+    let session = Session::load(&path).unwrap();
+    let windows: Vec<u32> = session
+        .scan("kernels", &["window"])
+        .unwrap()
+        .flat_map(|batch| batch.column(0).as_primitive::<UInt32Type>().values().to_vec())
+        .collect();
+    assert!(windows.iter().all(|&window| window == 1));
+    assert_eq!(
+        sessions.show(&["--by", "step", "--window", "1"]),
+        sessions.show(&["--by", "step"])
+    );
+}
+
+#[test]
+fn the_views_are_as_they_were() {
+    let sessions = Sessions::new();
+    sessions.write(&model(Engine::Full), true, nothing);
+    for by in ["layer", "step", "phase", "nvtx"] {
+        insta::assert_snapshot!(format!("full_{by}"), sessions.show(&["--by", by]));
+    }
+    let limited = sessions.show(&["--by", "layer", "--limit", "1"]);
+    assert!(limited.contains("and 3 kinds more: --limit 0 shows all"), "{limited}");
+    let json: serde_json::Value = serde_json::from_str(&sessions.show(&["--by", "step", "--json"])).unwrap();
+    assert_eq!(
+        (&json["by"], json["steps"].as_array().unwrap().len()),
+        (&"step".into(), 4)
+    );
+    assert!(json.get("phases").is_none() && json.get("ranges").is_none());
+}
+
+#[test]
+fn ranges_name_phases_and_batches() {
+    let sessions = Sessions::new();
+    let ranges = |kernel: &Launched| {
+        let phase = if kernel.is_prefill { "prefill" } else { "decode" };
+        (Some(format!("{phase} batch={}/forward", kernel.batch)), None)
+    };
+    sessions.write(&model(Engine::Eager), true, ranges);
+    for by in ["step", "nvtx"] {
+        insta::assert_snapshot!(format!("ranges_{by}"), sessions.show(&["--by", by]));
+    }
+}
+
+#[test]
+fn without_layers_it_says_what_gives_them() {
+    let sessions = Sessions::new();
+    let mut launched = model(Engine::Eager);
+    launched.truncate(300);
+    sessions.write(&launched, true, nothing);
+    for by in ["layer", "step", "phase"] {
+        let text = sessions.show(&["--by", by]);
+        assert!(
+            text.contains("\nno layers: no NVTX range names one, and the kernels do not repeat"),
+            "{text}"
+        );
+    }
+}
