@@ -64,9 +64,20 @@ impl Drop for ControlSocket {
     }
 }
 
+/// How a conversation ended before its time.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Broken {
+    /// The client said nothing more, or nothing that can be read.
+    #[error("client: {0}")]
+    Silent(#[from] io::Error),
+    /// The client was gone before the answer to its last request.
+    #[error("client, gone before its answer: {0}")]
+    Undelivered(io::Error),
+}
+
 /// Reads requests and writes what `answer` says to them, until the client leaves. An `Err` is a request that can't be
 /// met, in words.
-pub(crate) fn serve(mut client: UnixStream, mut answer: impl FnMut(Result<Op, String>) -> Reply) -> io::Result<()> {
+pub(crate) fn serve(mut client: UnixStream, mut answer: impl FnMut(Result<Op, String>) -> Reply) -> Result<(), Broken> {
     client.set_nonblocking(false)?;
     client.set_read_timeout(Some(CLIENT_TIMEOUT))?;
     client.set_write_timeout(Some(CLIENT_TIMEOUT))?;
@@ -83,9 +94,11 @@ pub(crate) fn serve(mut client: UnixStream, mut answer: impl FnMut(Result<Op, St
             Ok(request) => Ok(request.op),
             Err(error) => Err(format!("not a request: {error}")),
         };
-        let reply = serde_json::to_vec(&answer(op))?;
-        client.write_all(&u32::try_from(reply.len()).unwrap_or(0).to_le_bytes())?;
-        client.write_all(&reply)?;
+        let reply = serde_json::to_vec(&answer(op)).map_err(io::Error::from)?;
+        let length = u32::try_from(reply.len()).unwrap_or(0).to_le_bytes();
+        client
+            .write_all(&[&length[..], &reply].concat())
+            .map_err(Broken::Undelivered)?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::inject::command::{Command, Open, Trigger, Which};
-use crate::inject::control::{self, ControlSocket};
+use crate::inject::control::{self, Broken, ControlSocket};
 use crate::inject::delivery::{Delivery, SEAL_TIMEOUT};
 use crate::inject::gate::Answer;
 use crate::inject::guest::Guest;
@@ -155,12 +155,22 @@ impl Steward {
                 return;
             }
         };
-        let served = control::serve(client, |op| match op {
-            Ok(op) => self.answer(op),
-            Err(refusal) => self.reply(Some(refusal)),
+        let mut opened = None;
+        let served = control::serve(client, |op| {
+            let opens = matches!(op, Ok(Op::Start { nested: true, .. }));
+            let reply = match op {
+                Ok(op) => self.answer(op),
+                Err(refusal) => self.reply(Some(refusal)),
+            };
+            opened = reply.window.filter(|_| opens && reply.ok);
+            reply
         });
         if let Err(error) = served {
-            log!("client: {error}");
+            log!("{error}");
+            // A region that gave up waiting will not close what it does not know to be open.
+            if let (Broken::Undelivered(_), Some(window)) = (error, opened) {
+                let _ = self.guest.close_window(Which::Number(window), None, true);
+            }
         }
     }
 

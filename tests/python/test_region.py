@@ -318,19 +318,31 @@ counts["warnings"] = [str(warning.message) for warning in caught]
 
 def test_a_stopped_worker_is_not_waited_for_for_ever(colonel_run: ColonelRun) -> None:
     body = """
-import signal
+import signal, time
 from colonel.profiling.vllm import windows
 windows.OPEN_TIMEOUT = 0.5
 (worker,) = {process.pid for process in llm.llm_engine.engine_core.resources.engine_manager.processes}
 os.kill(worker, signal.SIGSTOP)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    with profile_region(llm):
+    with profile_region(llm, name="given up"):
         os.kill(worker, signal.SIGCONT)
+        launched()
+time.sleep(0.5)
+generate()
+with profile_region(llm, name="next"):
+    before = launched()
+    generate()
+    counts["next"] = launched() - before
 counts["warnings"] = [str(warning.message) for warning in caught]
 """
-    (warning,) = colonel_run(script(body), "--flavor", "vllm").last_json()["warnings"]
+    run = colonel_run(script(body), "--flavor", "vllm")
+    (warning,) = run.last_json()["warnings"]
     assert "is the process stopped?" in warning
+    # The worker opened it when it went on, found nobody to tell, and closed it again.
+    session = colonel.open(run.session)
+    assert [window.end_ns is not None for window in session.windows] == [True, True]
+    assert session.kernels(["name"]).num_rows == run.last_json()["next"]
 
 
 PROFILER_CALLS = """
