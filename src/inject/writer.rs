@@ -123,7 +123,8 @@ impl Writer {
                     }
                     let _ = done.try_send(());
                 }
-                Ok(Message::Ranges) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Message::Ranges) => self.guest.ranges.heard(),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             let overdue = self.unsealed_since.is_some_and(|since| since.elapsed() >= SEAL_AFTER);

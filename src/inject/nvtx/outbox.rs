@@ -1,5 +1,6 @@
 //! From the program's threads to the writer: a queue of fixed length that neither end waits for.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -21,6 +22,8 @@ pub(crate) struct Outbox {
     queue: OnceLock<(Sender<Range>, Receiver<Range>)>,
     /// Those that were open when a window closed: many at once, from a thread that may wait.
     kept: Mutex<Vec<Range>>,
+    /// A message that makes the writer look is on its way.
+    called: AtomicBool,
 }
 
 impl Outbox {
@@ -28,6 +31,17 @@ impl Outbox {
     pub(crate) fn send(&self, range: Range) -> bool {
         let (sender, _) = self.queue.get_or_init(|| bounded(QUEUE));
         sender.try_send(range).is_ok()
+    }
+
+    /// True if the writer has to be called: not while a call is on its way, since windows by the thousand would fill the
+    /// channel that buffers need.
+    pub(crate) fn must_call(&self) -> bool {
+        !self.called.swap(true, Ordering::AcqRel)
+    }
+
+    /// The writer heard it.
+    pub(crate) fn heard(&self) {
+        self.called.store(false, Ordering::Release);
     }
 
     /// Keeps ranges for the writer's next look.

@@ -16,8 +16,11 @@ pub(crate) fn start(guest: &Guest, mark: Option<u32>) {
     set_epoch_mark(guest, 1, mark);
     EPOCH.fetch_add(1, Ordering::AcqRel);
     // It looks by itself from here on.
-    if let Some(writer) = guest.writer.get() {
-        let _ = writer.try_send(Message::Ranges);
+    if let Some(writer) = guest.writer.get()
+        && guest.ranges.must_call()
+        && writer.try_send(Message::Ranges).is_err()
+    {
+        guest.ranges.heard();
     }
 }
 
