@@ -309,3 +309,11 @@ class Results:
             for key in ("colonel_says", "stderr"):
                 if figures.get(key):
                     print(f"     {key}: {str(figures[key])[-500:]}", flush=True)
+
+
+def gpu_state() -> str:
+    query = ["nvidia-smi", "--query-gpu=clocks.sm,temperature.gpu,power.draw", "--format=csv,noheader"]
+    try:
+        return subprocess.run(query, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
+    except OSError as problem:
+        return str(problem)

@@ -22,14 +22,13 @@ import os
 import random
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import common
-from common import HERE, Colonel, Served
+from common import HERE, Colonel, Served, gpu_state
 
 # configuration and kind of its blocks
 BLOCKS = [
@@ -141,14 +140,6 @@ class Set:
 def pin() -> list[str]:
     """Eight cores for all, where there are enough: the first ones serve interrupts."""
     return ["taskset", "-c", "4-11"] if (os.cpu_count() or 1) >= 12 and shutil.which("taskset") else []
-
-
-def gpu_state() -> str:
-    query = ["nvidia-smi", "--query-gpu=clocks.sm,temperature.gpu,power.draw", "--format=csv,noheader"]
-    try:
-        return subprocess.run(query, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
-    except OSError as problem:
-        return str(problem)
 
 
 def ratio(

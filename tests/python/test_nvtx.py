@@ -8,7 +8,7 @@ from types import SimpleNamespace as Namespace
 
 import pytest
 from colonel.profiling.vllm.nvtx import silent_because
-from conftest import environment
+from recorded import environment
 
 SETTING = """
 import warnings

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as parquet
-from conftest import Run
+from recorded import Run
 
 ColonelRun = Callable[..., Run]
 
@@ -55,7 +55,7 @@ def test_annotated_python(colonel_run: ColonelRun) -> None:
     for step in range(4):
         expected |= {f"step {step}/layer": 3, f"step {step}/sampling": 2}
     assert kernels == expected
-    assert sum(kernels.values()) == run.last_json()
+    assert sum(kernels.values()) == run.told
     ranges = {(row["kind"], row["path"]): row for row in rows(run, "nvtx_ranges")}
     assert ranges["push_pop", "step 3"]["payload"] == "3"
     layer = ranges["push_pop", "step 0/layer"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import colonel
 import pytest
-from conftest import Run, environment
+from recorded import Run, environment
 
 ColonelRun = Callable[..., Run]
 
@@ -77,7 +77,7 @@ def test_each_region_has_what_the_engine_launched_in_it(
     colonel_run: ColonelRun, variables: dict[str, str], options: dict
 ) -> None:
     run = colonel_run(script(REGIONS, **options), "--flavor", "vllm", **variables)
-    counts = run.last_json()
+    counts = run.told
     session = colonel.open(run.session)
     assert counts["first"] > counts["second"] > 0
     for name in ("first", "second"):
@@ -105,7 +105,7 @@ counts["read"] = outer.session.kernels(["name"], window="outer").num_rows
 counts["alone"] = sum(outer.session.kernels(["name"], window=n, pid=p).num_rows for p, n in inner.windows.items())
 """
     run = colonel_run(script(body), "--flavor", "vllm")
-    counts = run.last_json()
+    counts = run.told
     session = colonel.open(run.session)
     for name in ("tokens3", "tokens4", "tokens5", "outer"):
         assert session.kernels(["name"], window=name).num_rows == counts[name]
@@ -125,7 +125,7 @@ for i in range(30):
 """
     run = colonel_run(script(body), "--flavor", "vllm")
     session = colonel.open(run.session)
-    for name, launched in run.last_json().items():
+    for name, launched in run.told.items():
         assert session.kernels(["name"], window=name).num_rows == launched
 
 
@@ -181,7 +181,7 @@ if __name__ == "__main__":
 
 def test_async_regions_overlap_and_are_cancelled(colonel_run: ColonelRun) -> None:
     run = colonel_run(ASYNC, "--flavor", "vllm")
-    counts = run.last_json()
+    counts = run.told
     session = colonel.open(run.session)
     rows = {window.name: session.table("kernels", ["name"]).num_rows for window in session.windows}
     assert set(rows) == {"first", "second", "cancelled"}
@@ -247,7 +247,7 @@ except Exception as error:
     counts["error"] = f"{type(error).__name__}: {error}"
 """
     run = colonel_run(script(body), "--flavor", "vllm")
-    error = run.last_json()["error"]
+    error = run.told["error"]
     assert error.startswith("NoWorkerError: no process of this engine is captured (engine: 999999999; captured: ")
 
 
@@ -264,7 +264,7 @@ with warnings.catch_warnings(record=True) as caught:
 counts["warnings"] = [str(warning.message) for warning in caught]
 """
     run = colonel_run(script(body), "--flavor", "vllm")
-    counts = run.last_json()
+    counts = run.told
     (warning,) = counts["warnings"]
     assert "does not say which processes are its engine's" in warning
     assert colonel.open(run.session).kernels(["name"], window="all").num_rows == counts["all"]
@@ -280,7 +280,7 @@ counts["warnings"] = [str(warning.message) for warning in caught]
 counts["windows"] = region.windows
 """
     run = colonel_run(script(body), "--flavor", "vllm", COLONEL_SIM_FAULT="subscribe=39")
-    counts = run.last_json()
+    counts = run.told
     (warning,) = counts["warnings"]
     assert "did not open its window" in warning
     assert counts["windows"] == {}
@@ -309,7 +309,7 @@ with warnings.catch_warnings(record=True) as caught:
 counts["warnings"] = [str(warning.message) for warning in caught]
 """
     run = colonel_run(script(body), "--flavor", "vllm")
-    counts = run.last_json()
+    counts = run.told
     assert counts["error"] == "EngineDeadError"
     assert any("it has ended" in warning for warning in counts["warnings"])
     # It lay two seconds before the kill: sealed, and not lost with the process.
@@ -337,12 +337,12 @@ with profile_region(llm, name="next"):
 counts["warnings"] = [str(warning.message) for warning in caught]
 """
     run = colonel_run(script(body), "--flavor", "vllm")
-    (warning,) = run.last_json()["warnings"]
+    (warning,) = run.told["warnings"]
     assert "is the process stopped?" in warning
     # The worker opened it when it went on, found nobody to tell, and closed it again.
     session = colonel.open(run.session)
     assert [window.end_ns is not None for window in session.windows] == [True, True]
-    assert session.kernels(["name"]).num_rows == run.last_json()["next"]
+    assert session.kernels(["name"]).num_rows == run.told["next"]
 
 
 PROFILER_CALLS = """
@@ -361,7 +361,7 @@ generate()
 def test_under_other_profilers_the_workers_call_cuda_profiler_start(colonel_run: ColonelRun) -> None:
     run = colonel_run(script(PROFILER_CALLS, more="{'profiler_config': {'profiler': 'cuda'}}"), "--flavor", "vllm")
     session = colonel.open(run.session)
-    assert session.kernels(["name"]).num_rows == run.last_json()["outer"]
+    assert session.kernels(["name"]).num_rows == run.told["outer"]
     assert [window.trigger for window in session.windows] == ["profiler"]
 
 
@@ -388,7 +388,7 @@ def test_the_plugin_gives_the_workers_the_calls(colonel_run: ColonelRun, tmp_pat
     path = os.pathsep.join([environment()["PYTHONPATH"], str(installed)])
     text = 'import os; os.environ["COLONEL_EVALUATOR"] = "nsys"\n' + script(PROFILER_CALLS)
     run = colonel_run(text, "--flavor", "vllm", PYTHONPATH=path, VLLM_WORKER_MULTIPROC_METHOD=method)
-    assert colonel.open(run.session).kernels(["name"]).num_rows == run.last_json()["outer"]
+    assert colonel.open(run.session).kernels(["name"]).num_rows == run.told["outer"]
 
 
 def test_workers_without_the_calls_are_told_what_to_add(colonel_run: ColonelRun) -> None:

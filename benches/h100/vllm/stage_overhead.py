@@ -18,12 +18,11 @@ import json
 import os
 import random
 import statistics
-import subprocess
 import time
 from pathlib import Path
 
 import rig as shared
-from common import Served
+from common import Served, gpu_state
 from intervals import ratio
 from rig import EAGER, SIM, Rig
 
@@ -133,14 +132,6 @@ class Engines:
 def never_attached(outcome: dict) -> bool:
     """An engine that was only armed has made no CUPTI call."""
     return not any(outcome.get("armed", {}).get("session", {}).get("attached", []))
-
-
-def gpu_state() -> str:
-    query = ["nvidia-smi", "--query-gpu=clocks.sm,temperature.gpu,power.draw", "--format=csv,noheader"]
-    try:
-        return subprocess.run(query, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
-    except OSError as problem:
-        return str(problem)
 
 
 def take_turns(engines: Engines, names: list[str], until: float, draw: random.Random) -> list[dict[str, dict]]:
