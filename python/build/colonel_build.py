@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import maturin
-from maturin import get_requires_for_build_sdist, get_requires_for_build_wheel
+from maturin import get_requires_for_build_editable, get_requires_for_build_sdist, get_requires_for_build_wheel
 
 __all__ = [
+    "build_editable",
     "build_sdist",
     "build_wheel",
+    "get_requires_for_build_editable",
     "get_requires_for_build_sdist",
     "get_requires_for_build_wheel",
+    "prepare_metadata_for_build_editable",
     "prepare_metadata_for_build_wheel",
 ]
 
@@ -40,6 +43,15 @@ def build_wheel(wheel_directory: str, config_settings: Settings = None, metadata
     return name
 
 
+def build_editable(
+    wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None
+) -> str:
+    """Builds the guest, then a wheel that points here. Returns the wheel's file name."""
+    build_guest(profile(config_settings))
+    name: str = maturin.build_editable(wheel_directory, config_settings, metadata_directory)
+    return name
+
+
 def build_sdist(sdist_directory: str, config_settings: Settings = None) -> str:
     """Packs the sources. Returns the archive's file name."""
     make_data_folder()
@@ -54,6 +66,9 @@ def prepare_metadata_for_build_wheel(metadata_directory: str, config_settings: S
     return name
 
 
+prepare_metadata_for_build_editable = prepare_metadata_for_build_wheel
+
+
 def make_data_folder() -> None:
     """maturin refuses a `data` folder that is not there."""
     INSTALLED.mkdir(parents=True, exist_ok=True)
@@ -64,7 +79,7 @@ def profile(settings: Settings) -> str:
     args = (settings or {}).get("build-args") or os.environ.get("MATURIN_PEP517_ARGS", "")
     words = shlex.split(args) if isinstance(args, str) else list(args)
     for at, word in enumerate(words):
-        if word == "--profile":
+        if word == "--profile" and at + 1 < len(words):
             return str(words[at + 1])
         if word.startswith("--profile="):
             return str(word).removeprefix("--profile=")

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from colonel.errors import NoSessionError, SessionNotFoundError, SessionReadError
 from colonel.processes import process_files
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 FORMAT_MAJOR = 1
 SESSION_FILE = "session.json"
 LATEST = "latest"
+
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ class Session:
         # Sorted in memory: the key need not be asked for.
         sorted_by = "start_ns" if "start_ns" in dataset.schema.names else None
         wanted = None if columns is None else list(dict.fromkeys([*columns, *([sorted_by] if sorted_by else [])]))
-        rows = dataset.to_table(columns=wanted, filter=self._filter(dataset, window, pid))
+        rows = self._read(name, lambda: dataset.to_table(columns=wanted, filter=self._filter(dataset, window, pid)))
         if sorted_by is not None:
             rows = rows.sort_by(sorted_by)
         return rows if columns is None else rows.select(list(columns))
@@ -147,8 +149,22 @@ class Session:
         if not files:
             folders = sorted(file.parent.relative_to(self.path).parts[0] for file in self.path.glob("*/**/*.parquet"))
             there = ", ".join(dict.fromkeys(folders)) or "none"
-            raise SessionReadError(f"session `{self.id}` has no table `{table}`; it has: {there}")
-        return ds.dataset(files, format="parquet")
+            raise SessionReadError(
+                f"session `{self.id}` has no table `{table}`, or nothing was recorded in it yet; it has: {there}"
+            )
+        return self._read(table, lambda: ds.dataset(files, format="parquet"))
+
+    def _read(self, table: str, read: Callable[[], Read]) -> Read:
+        """What can't be read is ours to explain."""
+        import pyarrow as pa
+
+        try:
+            return read()
+        except (pa.ArrowException, OSError) as error:
+            raise SessionReadError(
+                f"table `{table}` of session `{self.id}` can't be read: {error} (is a file damaged, or was the session "
+                "just being compacted? then open it again)"
+            ) from error
 
     def _filter(self, dataset: ds.Dataset, window: int | str | None, pid: int | None) -> ds.Expression | None:
         import pyarrow.dataset as ds

@@ -66,6 +66,15 @@ def config(mode: str, graphs: str, *, v2: bool = False) -> Namespace:
     return Namespace(use_v2_model_runner=v2, compilation_config=compilation)
 
 
+def test_an_older_vllms_choice_of_runner_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = config("NONE", "NONE")
+    del engine.use_v2_model_runner
+    assert silent_because(engine) == []
+    monkeypatch.setitem(sys.modules, "vllm.envs", Namespace(VLLM_USE_V2_MODEL_RUNNER=True))
+    (reason,) = silent_because(engine)
+    assert "Model Runner V2" in reason
+
+
 @pytest.mark.parametrize(
     ("engine", "reasons"),
     [

@@ -166,6 +166,18 @@ async def main():
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await generate("f", 2)
+    # Given up, twice, while the worker can't answer.
+    import os, signal
+    worker = llm.engine_core.resources.engine_manager.processes[0].pid
+    os.kill(worker, signal.SIGSTOP)
+    opening = asyncio.create_task(profile_region(llm, name="given up").__aenter__())
+    for _ in range(2):
+        await asyncio.sleep(0.2)
+        opening.cancel()
+    await asyncio.gather(opening, return_exceptions=True)
+    os.kill(worker, signal.SIGCONT)
+    await asyncio.sleep(1)
+    await generate("g", 2)
     try:
         with profile_region(llm):
             pass
@@ -184,7 +196,8 @@ def test_async_regions_overlap_and_are_cancelled(colonel_run: ColonelRun) -> Non
     counts = run.told
     session = colonel.open(run.session)
     rows = {window.name: session.table("kernels", ["name"]).num_rows for window in session.windows}
-    assert set(rows) == {"first", "second", "cancelled"}
+    assert set(rows) == {"first", "second", "cancelled", "given up"}
+    assert session.kernels(["name"]).num_rows == counts["first"] + counts["second"], "none outside of the blocks"
     assert session.kernels(["name"], window="first").num_rows == counts["first"]
     assert session.kernels(["name"], window="second").num_rows == counts["second"]
     assert session.kernels(["name"], window="cancelled").num_rows == 0

@@ -79,10 +79,19 @@ def test_windows_come_by_time_of_opening(session: colonel.Session) -> None:
 def test_what_is_not_there_is_told_with_what_is(session: colonel.Session) -> None:
     with pytest.raises(colonel.SessionReadError, match=r"no window `nope`; it has: 1 \(outer\)"):
         session.kernels(window="nope")
-    with pytest.raises(colonel.SessionReadError, match="no table `memcpys`; it has: kernels"):
+    with pytest.raises(
+        colonel.SessionReadError, match="no table `memcpys`, or nothing was recorded in it yet; it has: kernels"
+    ):
         session.table("memcpys")
     with pytest.raises(colonel.SessionReadError, match="no column `nam`; it has pid, start_ns, window"):
         session.kernels(["nam"])
+
+
+def test_a_damaged_file_is_told(session: colonel.Session) -> None:
+    (file,) = (session.path / "kernels" / "8-1").glob("0*.parquet")
+    file.write_bytes(b"PAR1")
+    with pytest.raises(colonel.SessionReadError, match="table `kernels` of session `5e27fc0e` can't be read"):
+        session.kernels()
 
 
 def test_sessions_are_found_by_id_prefix_latest_and_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

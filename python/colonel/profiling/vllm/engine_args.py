@@ -15,7 +15,7 @@ _checks: list[Callable[[Any], None]] = []
 
 
 def default_to(field: str, value: Any) -> None:
-    """Lets an engine take `value` for an argument that its caller leaves unset.
+    """Lets an engine take `value` for an argument that is false or empty, which is how an unset one looks.
 
     Raises:
         ImportError: vLLM can't be imported.
@@ -46,7 +46,7 @@ def _wrap(create_engine_config: Any) -> Any:
     @functools.wraps(create_engine_config)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
         for field, value in _defaults.items():
-            # A caller's own value stays; these fields are false or empty by default.
+            # Another value that a caller gave stays.
             if not getattr(self, field):
                 setattr(self, field, value)
         config = create_engine_config(self, *args, **kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import Any
 
@@ -38,7 +39,7 @@ def _check(config: Any) -> None:
 def silent_because(config: Any) -> list[str]:
     """What in a `VllmConfig` keeps the ranges from coming, each with its remedy. Empty if they all come."""
     reasons = []
-    if getattr(config, "use_v2_model_runner", False):
+    if _is_v2(config):
         reasons.append("Model Runner V2 does not have them (VLLM_USE_V2_MODEL_RUNNER=0 takes V1)")
     compilation = getattr(config, "compilation_config", None)
     mode = getattr(getattr(compilation, "mode", None), "name", "NONE")
@@ -50,6 +51,15 @@ def silent_because(config: Any) -> list[str]:
     if graphs != "NONE":
         reasons.append("a replay of a CUDA graph calls no module (enforce_eager=True)")
     return reasons
+
+
+def _is_v2(config: Any) -> bool:
+    """As 0.26.0's configuration says; 0.20.2's workers read the variable themselves."""
+    said = getattr(config, "use_v2_model_runner", None)
+    if said is None:
+        envs = sys.modules.get("vllm.envs")
+        said = getattr(envs, "VLLM_USE_V2_MODEL_RUNNER", False)
+    return bool(said)
 
 
 def _warn(what: str) -> None:

@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+import inspect
+import threading
+import warnings
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from colonel.errors import ColonelError
+from colonel.errors import CaptureWarning, ColonelError
 
 WORKER_EXTENSION = "colonel.profiling.vllm.worker.ProfilerWorker"
 """For `LLM(..., worker_extension_cls=WORKER_EXTENSION)`; colonel's vLLM plugin sets it."""
 
-# cudaProfilerStart does not nest: the outermost region of an engine calls.
-_open_regions: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+Call = tuple[str, tuple[Any, ...]]
+
+
+@dataclass
+class _Regions:
+    """The open regions of one engine. cudaProfilerStart does not nest: the outermost one calls, the others wait."""
+
+    count: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    async_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+# By engine: an LLM and its LLMEngine are one.
+_regions: WeakKeyDictionary[Any, _Regions] = WeakKeyDictionary()
 
 
 class ProfilerCalls:
     """One region of an engine."""
 
-    def __init__(self, llm: Any, start: tuple[str, tuple[Any, ...]], stop: tuple[str, tuple[Any, ...]]) -> None:
+    def __init__(self, llm: Any, start: Call, stop: Call) -> None:
         self.windows: dict[int, int] = {}
         self._llm = llm
         self._start = start
         self._stop = stop
+        self._regions = _regions.setdefault(_engine(llm), _Regions())
 
     @classmethod
     def of(cls, llm: Any) -> ProfilerCalls:
@@ -32,11 +48,19 @@ class ProfilerCalls:
         Raises:
             ColonelError: they have neither.
         """
-        config = getattr(getattr(llm, "llm_engine", llm), "vllm_config", None)
+        config = getattr(_engine(llm), "vllm_config", None)
         extension = getattr(getattr(config, "parallel_config", None), "worker_extension_cls", None)
         if extension == WORKER_EXTENSION:
             return cls(llm, ("colonel_profiler_start", ()), ("colonel_profiler_stop", ()))
-        if getattr(getattr(config, "profiler_config", None), "profiler", None) == "cuda":
+        profiler = getattr(config, "profiler_config", None)
+        if getattr(profiler, "profiler", None) == "cuda":
+            for setting in ("delay_iterations", "max_iterations"):
+                if getattr(profiler, setting, 0):
+                    warnings.warn(
+                        f"profiler_config's {setting} starts or stops recording by itself inside of regions",
+                        CaptureWarning,
+                        stacklevel=4,
+                    )
             return cls(llm, ("profile", (True,)), ("profile", (False,)))
         raise ColonelError(
             "the engine's workers have no method that calls cudaProfilerStart: make the engine with "
@@ -47,36 +71,59 @@ class ProfilerCalls:
 
     def open(self) -> None:
         """Calls cudaProfilerStart, unless a region of this engine is open."""
-        with self._entering() as is_first:
-            if is_first:
-                self._llm.collective_rpc(self._start[0], args=self._start[1])
+        with self._regions.lock:
+            if self._regions.count == 0:
+                self._call(self._start)
+            self._regions.count += 1
 
     def close(self) -> None:
         """Calls cudaProfilerStop, unless another region of this engine is open."""
-        if self._leave():
-            self._llm.collective_rpc(self._stop[0], args=self._stop[1])
+        with self._regions.lock:
+            self._regions.count -= 1
+            if self._regions.count == 0:
+                self._call(self._stop)
 
     async def open_async(self) -> None:
-        """`open` of an `AsyncLLM`."""
-        with self._entering() as is_first:
-            if is_first:
-                await self._llm.collective_rpc(self._start[0], args=self._start[1])
+        """`open` of an `AsyncLLM`; of another engine beside a running event loop."""
+        if not inspect.iscoroutinefunction(self._llm.collective_rpc):
+            return self.open()
+        async with self._regions.async_lock:
+            if self._regions.count == 0:
+                await self._start_or_undo()
+            self._regions.count += 1
 
     async def close_async(self) -> None:
-        """`close` of an `AsyncLLM`."""
-        if self._leave():
-            await self._llm.collective_rpc(self._stop[0], args=self._stop[1])
+        """`close` of an `AsyncLLM`; of another engine beside a running event loop."""
+        if not inspect.iscoroutinefunction(self._llm.collective_rpc):
+            return self.close()
+        async with self._regions.async_lock:
+            self._regions.count -= 1
+            if self._regions.count == 0:
+                await self._call(self._stop)
 
-    @contextmanager
-    def _entering(self) -> Iterator[bool]:
-        _open_regions[self._llm] = _open_regions.get(self._llm, 0) + 1
+    async def _start_or_undo(self) -> None:
+        """Starts; if cancelled meanwhile, stops again, since what was sent can't be taken back."""
+        starting = asyncio.ensure_future(self._call(self._start))
         try:
-            yield _open_regions[self._llm] == 1
-        except BaseException:
-            # A block that is not entered is not left either.
-            _open_regions[self._llm] -= 1
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            starting.add_done_callback(self._stop_after)
             raise
 
-    def _leave(self) -> bool:
-        _open_regions[self._llm] -= 1
-        return _open_regions[self._llm] == 0
+    def _stop_after(self, starting: asyncio.Future[Any]) -> None:
+        if not starting.cancelled() and starting.exception() is None:
+            stopping = asyncio.ensure_future(self._call(self._stop))
+            _undoing.add(stopping)
+            stopping.add_done_callback(_undoing.discard)
+
+    def _call(self, call: Call) -> Any:
+        method, arguments = call
+        return self._llm.collective_rpc(method, args=arguments)
+
+
+# Tasks that nobody awaits live as long as somebody refers to them.
+_undoing: set[asyncio.Future[Any]] = set()
+
+
+def _engine(llm: Any) -> Any:
+    return getattr(llm, "llm_engine", llm)

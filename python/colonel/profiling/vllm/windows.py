@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,9 @@ class ControlledWindows:
         self._llm = llm
         self._session = session
         self._name = name
+        self._lock = threading.Lock()
+        self._is_open = False
+        self._given_up = False
 
     def open(self) -> None:
         """Opens a window in all workers at once."""
@@ -48,14 +52,26 @@ class ControlledWindows:
 
     async def open_async(self) -> None:
         """`open` beside a running event loop."""
-        opening = asyncio.ensure_future(asyncio.to_thread(self.open))
+        opening = asyncio.ensure_future(asyncio.to_thread(self._open_unless_given_up))
         try:
             await asyncio.shield(opening)
         except asyncio.CancelledError:
-            # The thread goes on, and what it opens would stay open.
-            await opening
-            await self.close_async()
+            # The thread can't be stopped: it closes what it opens, however often this task is cancelled.
+            opening.add_done_callback(lambda done: done.cancelled() or done.exception())
+            with self._lock:
+                self._given_up = True
+                must_close = self._is_open
+            if must_close:
+                asyncio.get_running_loop().run_in_executor(None, self.close)
             raise
+
+    def _open_unless_given_up(self) -> None:
+        self.open()
+        with self._lock:
+            self._is_open = True
+            must_close = self._given_up
+        if must_close:
+            self.close()
 
     async def close_async(self) -> None:
         """`close` beside a running event loop."""
