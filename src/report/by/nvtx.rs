@@ -20,7 +20,7 @@ const COLUMNS: [Column; 7] = [
 pub(super) fn view(summary: &LayerSummary, limit: usize, width: usize) -> String {
     if summary.ranges.iter().all(|range| range.nvtx_path.is_none()) {
         return "\nno NVTX ranges: no kernel was launched or captured within one. Programs open them with NVTX, PyTorch's \
-                `torch.cuda.nvtx.range`, or vLLM's own with COLONEL_VLLM_ENABLE_NVTX=1\n"
+                `torch.cuda.nvtx.range`, or vLLM's own, which `enable_nvtx()` turns on\n"
             .to_owned();
     }
     let rows: Vec<_> = summary.ranges.iter().take(limit).map(row).collect();
