@@ -147,31 +147,32 @@ impl std::fmt::Write for Bounded {
 
 /// The function's own name: `void at::native::foo<float>(int)` → `foo`.
 pub(crate) fn short_name(name: &str) -> &str {
-    let mut depth = 0_i32;
+    let mut open = Vec::new();
     let mut start = 0;
     let mut end = name.len();
     let mut previous = ' ';
     for (index, character) in name.char_indices() {
         match character {
             // `(anonymous namespace)::` opens a name, it does not end one.
-            '(' if depth == 0 && name[index..].starts_with("(anonymous namespace)") => depth += 1,
+            '(' if open.is_empty() && name[index..].starts_with("(anonymous namespace)") => open.push(character),
+            // Within parentheses these compare: `enable_if<((8)>(0)), void>`.
+            '<' | '>' if open.last() == Some(&'(') => {}
             '(' | '<' | '[' | '{' => {
-                if depth == 0 && index > start {
+                if open.is_empty() && index > start {
                     end = end.min(index);
                     if character == '(' {
                         break;
                     }
                 }
-                depth += 1;
+                open.push(character);
             }
             '>' if previous == '-' => {}
             ')' | '>' | ']' | '}' => {
-                depth -= 1;
-                if depth < 0 {
+                if open.pop().is_none() {
                     return name;
                 }
             }
-            ' ' | ':' if depth == 0 => {
+            ' ' | ':' if open.is_empty() => {
                 start = index + 1;
                 end = name.len();
             }
@@ -210,6 +211,12 @@ mod tests {
                 "void cutlass::device_kernel<flash::enable_sm90<flash::Fwd<(bool)1>>>(flash::Fwd::Params)",
                 "device_kernel",
             ),
+            (
+                "std::enable_if<(((8)>(0)))&&vllm::_typeConvert<c10::BFloat16>::exists, void>::type \
+                 vllm::fused_add_rms_norm_kernel<c10::BFloat16, 8, true>(c10::BFloat16*, long)",
+                "fused_add_rms_norm_kernel",
+            ),
+            ("void f<(a)((x<y))>(int)", "f"),
             ("", ""),
             ("triton_poi_fused_add_0", "triton_poi_fused_add_0"),
         ] {

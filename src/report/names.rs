@@ -5,7 +5,27 @@ use crate::analysis::LaunchShape;
 /// A demangled name without the return type `void` and the parameters: both say little, and the template arguments
 /// between them tell kernels apart.
 pub(crate) fn without_parameters(name: &str) -> &str {
-    let name = name.strip_prefix("void ").unwrap_or(name);
+    without_return_type(before_parameters(name))
+}
+
+/// What follows the last space outside of brackets: a template's name begins with its return type.
+fn without_return_type(name: &str) -> &str {
+    let mut open = Vec::new();
+    let mut start = 0;
+    for (index, character) in name.char_indices() {
+        match character {
+            // Within parentheses these compare: `enable_if<((8)>(0)), void>`.
+            '<' | '>' if open.last() == Some(&'(') => {}
+            '(' | '<' | '[' | '{' => open.push(character),
+            ')' | '>' | ']' | '}' => drop(open.pop()),
+            ' ' if open.is_empty() => start = index + 1,
+            _ => {}
+        }
+    }
+    if open.is_empty() { &name[start..] } else { name }
+}
+
+fn before_parameters(name: &str) -> &str {
     if !name.ends_with(')') {
         return name;
     }
@@ -96,6 +116,10 @@ mod tests {
         assert_eq!(
             without_parameters("(anonymous namespace)::f(int*)"),
             "(anonymous namespace)::f"
+        );
+        assert_eq!(
+            without_parameters("std::enable_if<(((8)>(0)))&&v::t<b>::exists, void>::type v::fused<b, 8>(b*, long)"),
+            "v::fused<b, 8>"
         );
         assert_eq!(without_parameters("nvjet_sm90_tst"), "nvjet_sm90_tst");
         assert_eq!(without_parameters("(anonymous namespace)"), "(anonymous namespace)");
