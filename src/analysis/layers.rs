@@ -111,7 +111,7 @@ pub struct PhaseSummary {
     pub busy_ns: i64,
 }
 
-/// Kernels launched or captured within the same ranges.
+/// Kernels launched within the same ranges.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RangeSummary {
     /// The ranges, outermost first, joined by `/`; null for kernels within none.

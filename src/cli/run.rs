@@ -46,7 +46,7 @@ pub struct Args {
     /// Close the window after this long
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
     window: Option<Duration>,
-    /// Record more: `api` (calls of the CUDA runtime and driver)
+    /// Record more: `api` (calls of the CUDA runtime and driver), `nvtx` (NVTX ranges)
     #[arg(long, value_name = "KINDS", value_delimiter = ',', value_parser = Trace::parse)]
     trace: Vec<Trace>,
     /// Which profiler: `cupti` (colonel's own) or `auto`

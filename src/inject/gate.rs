@@ -327,19 +327,18 @@ impl Guest {
     /// Lets the timers act; returns how long the steward may sleep.
     pub(crate) fn run_timers(&'static self) -> Option<Duration> {
         let now = Instant::now();
-        let (open, close) = {
+        let close: Vec<u32> = {
             let mut timers = lock(&self.gate.timers);
-            let open: Vec<_> = timers
-                .open_at
-                .extract_if(.., |(at, _)| *at <= now)
-                .map(|(_, open)| open)
-                .collect();
+            // Queued before anyone can withdraw it in vain: a close looks here first, and is queued after.
+            let due = timers.open_at.extract_if(.., |(at, _)| *at <= now);
+            lock(&self.gate.queue).extend(due.map(|(_, open)| Asked {
+                command: Command::Open(open),
+                answer: Arc::default(),
+            }));
             let due = timers.close_at.iter().filter(|(_, at)| **at <= now);
-            (open, due.map(|(number, _)| *number).collect::<Vec<_>>())
+            due.map(|(number, _)| *number).collect()
         };
-        for open in open {
-            let _ = self.ask(Command::Open(open), false);
-        }
+        self.carry_out(false);
         for number in close {
             lock(&self.gate.timers).close_at.remove(&number);
             let _ = self.close_window(Which::Number(number), None, false);

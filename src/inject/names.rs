@@ -168,7 +168,8 @@ pub(crate) fn short_name(name: &str) -> &str {
             }
             '>' if previous == '-' => {}
             ')' | '>' | ']' | '}' => {
-                if open.pop().is_none() {
+                let opened = open.pop();
+                if opened.is_none() {
                     return name;
                 }
             }

@@ -106,11 +106,13 @@ impl GateBy {
 pub enum Trace {
     /// Calls of the CUDA runtime and driver.
     Api,
+    /// NVTX ranges.
+    Nvtx,
 }
 
 impl Choice for Trace {
     const WHAT: &'static str = "record kind";
-    const ALL: &'static [(&'static str, Self)] = &[("api", Self::Api)];
+    const ALL: &'static [(&'static str, Self)] = &[("api", Self::Api), ("nvtx", Self::Nvtx)];
 }
 
 impl Trace {
@@ -118,6 +120,7 @@ impl Trace {
     pub fn name(self) -> &'static str {
         match self {
             Self::Api => "api",
+            Self::Nvtx => "nvtx",
         }
     }
 }

@@ -95,7 +95,7 @@ tables! {
         local_bytes_per_thread: U32 = "Local memory a thread.",
         priority: MaybeI32 = "Priority of the launch; null before CUPTI 13.1.",
         window: U32 = "Window in which it was launched; of several that were open, the one opened last.",
-        nvtx_path: MaybeText = "NVTX ranges open at its launch or capture, outermost first, joined by `/`.",
+        nvtx_path: MaybeText = "NVTX ranges open at its launch, outermost first, joined by `/`.",
         layer: MaybeText = "Part of the model that it belongs to.",
         layer_source: MaybeText = "What says so: `nvtx` or `structure`.",
         waves: MaybeF64 = "Grid size over the blocks that the GPU holds at once. Added by compaction or the reader.",

@@ -8,7 +8,7 @@ use crate::run::{Ended, Setup};
 use crate::session::{Rows, tally};
 
 fn setup(options: &str, words: &str) -> Setup {
-    let mut setup = host("nvtx.c", options);
+    let mut setup = host("nvtx.c", &format!("--trace nvtx {options}"));
     words.split_whitespace().for_each(|word| setup.word(word));
     setup
 }

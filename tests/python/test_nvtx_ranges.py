@@ -48,7 +48,7 @@ def rows(run: Run, table: str) -> list[dict]:
 
 
 def test_annotated_python(colonel_run: ColonelRun) -> None:
-    run = colonel_run(SCRIPT)
+    run = colonel_run(SCRIPT, "--trace", "nvtx")
     assert run.summary["lost"] == 0
     kernels = Counter(kernel["nvtx_path"] for kernel in rows(run, "kernels"))
     expected: dict[str | None, int] = {None: 1, "shared": 5}

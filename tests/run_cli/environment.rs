@@ -32,7 +32,7 @@ fn the_guest_is_told_what_was_asked() {
         "--for",
         "1min 30s",
         "--trace",
-        "api",
+        "api,nvtx",
     ];
     let seen = variables(&place.run(&options, &["env"]));
     let (folder, manifest) = place.session();
@@ -41,13 +41,13 @@ fn the_guest_is_told_what_was_asked() {
     assert_eq!(seen["COLONEL_GATE_BY"], "preload");
     assert_eq!(seen["COLONEL_AFTER_NS"], "5000000000");
     assert_eq!(seen["COLONEL_FOR_NS"], "90000000000");
-    assert_eq!(seen["COLONEL_TRACE"], "api");
+    assert_eq!(seen["COLONEL_TRACE"], "api,nvtx");
     assert_eq!(Path::new(&seen["CUDA_INJECTION64_PATH"]), empty_guest());
     assert_eq!(Path::new(&seen["LD_PRELOAD"]), empty_guest());
     assert_eq!(Path::new(&seen["NVTX_INJECTION64_PATH"]), empty_guest());
     assert!(!seen.contains_key("COLONEL_NVTX_CHAIN"));
     assert_eq!((manifest.flavor.as_str(), manifest.gate.as_str()), ("vllm", "profiler"));
-    assert_eq!(manifest.trace, ["api"]);
+    assert_eq!(manifest.trace, ["api", "nvtx"]);
 }
 
 #[test]
@@ -63,6 +63,18 @@ fn an_outer_sessions_values_do_not_leak_in() {
     for name in ["COLONEL_AFTER_NS", "COLONEL_FOR_NS", "COLONEL_TRACE"] {
         assert!(!seen.contains_key(name), "{name}");
     }
+}
+
+#[test]
+fn nvtx_is_left_alone_unless_asked_for() {
+    let place = Workplace::new();
+    let mut command = place.colonel();
+    command
+        .env("NVTX_INJECTION64_PATH", "/opt/nsight/nvtx.so")
+        .args(["run", "--", "env"]);
+    let seen = variables(&command.output().unwrap());
+    assert_eq!(seen["NVTX_INJECTION64_PATH"], "/opt/nsight/nvtx.so");
+    assert!(!seen.contains_key("COLONEL_NVTX_CHAIN"));
 }
 
 #[test]

@@ -106,7 +106,7 @@ fn unknown_names_list_the_known_ones() {
         ),
         ("--gate", "nvtx:@vllm", "`nvtx:@vllm` names no range: write `nvtx:NAME`"),
         ("--gate-by", "magic", "(known: preload, callback, auto)"),
-        ("--trace", "osrt", "unknown record kind `osrt` (known: api)"),
+        ("--trace", "osrt", "unknown record kind `osrt` (known: api, nvtx)"),
         ("--flavor", "sglang", "unknown flavor `sglang` (known: generic, vllm)"),
         (
             "--evaluator",

@@ -1,4 +1,4 @@
-//! By NVTX range: the kernels launched or captured within each path of ranges.
+//! By NVTX range: the kernels launched within each path of ranges.
 
 use super::and_more;
 use crate::analysis::{LayerSummary, RangeSummary};
@@ -19,8 +19,8 @@ const COLUMNS: [Column; 7] = [
 
 pub(super) fn view(summary: &LayerSummary, limit: usize, width: usize) -> String {
     if summary.ranges.iter().all(|range| range.nvtx_path.is_none()) {
-        return "\nno NVTX ranges: no kernel was launched or captured within one. Programs open them with NVTX, PyTorch's \
-                `torch.cuda.nvtx.range`, or vLLM's own, which `enable_nvtx()` turns on\n"
+        return "\nno kernel has an NVTX path. Ranges are recorded with `colonel run --trace nvtx`, and kernels get their paths \
+                when a session is compacted, so not with `--no-analyze`\n"
             .to_owned();
     }
     let rows: Vec<_> = summary.ranges.iter().take(limit).map(row).collect();

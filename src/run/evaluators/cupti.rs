@@ -7,7 +7,7 @@ use super::super::RunError;
 use super::super::environment::{CUDA_INJECTION, Environment, Inherited, LD_PRELOAD, NVTX_INJECTION};
 use super::super::guest::find_guest;
 use super::super::runtime::RuntimeFolder;
-use super::super::settings::Settings;
+use super::super::settings::{Gate, Settings, Trace};
 use super::Evaluator;
 use super::no_kernels::why_no_kernels;
 use crate::schema::env as variables;
@@ -54,7 +54,7 @@ impl Evaluator for CuptiEvaluator {
 
     fn environment(
         &self,
-        _settings: &Settings,
+        settings: &Settings,
         runtime: &RuntimeFolder,
         inherited: Inherited<'_>,
         environment: &mut Environment,
@@ -62,14 +62,23 @@ impl Evaluator for CuptiEvaluator {
         let guest = runtime.linkable(&self.guest, LD_PRELOAD)?;
         environment.set(CUDA_INJECTION, &guest);
         environment.prepend(LD_PRELOAD, &guest, inherited);
-        environment.set(NVTX_INJECTION, &guest);
-        environment.set_or_remove(variables::NVTX_CHAIN, other_nvtx(inherited));
+        if wants_nvtx(settings) {
+            environment.set(NVTX_INJECTION, &guest);
+            environment.set_or_remove(variables::NVTX_CHAIN, other_nvtx(inherited));
+        } else if inherited(variables::SESSION).is_some() {
+            environment.set_or_remove(NVTX_INJECTION, inherited(variables::NVTX_CHAIN));
+        }
         Ok(())
     }
 
     fn why_no_kernels(&self, manifest: &Manifest) -> Option<String> {
         Some(why_no_kernels(manifest))
     }
+}
+
+/// Only where it is asked for: each push and pop of the program would go through the guest.
+fn wants_nvtx(settings: &Settings) -> bool {
+    settings.trace.contains(&Trace::Nvtx) || matches!(settings.gate, Gate::Nvtx(_))
 }
 
 /// Another tool's NVTX injection, which the guest calls first. Not the one of an outer colonel, nor the path that asks
