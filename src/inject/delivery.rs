@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use crate::inject::guest::Guest;
 use crate::inject::losses::Reason;
@@ -42,6 +42,8 @@ pub(crate) struct Delivery {
     /// How many windows had closed at the last flush, and at the one before: the latter's records have all come.
     closed: usize,
     delivered: usize,
+    /// The writer's answer to the last request to seal, if it is still to come.
+    seal_asked: Option<Receiver<()>>,
 }
 
 /// Waits for what a closed window launched, so that the records can be turned off.
@@ -80,6 +82,7 @@ impl Delivery {
             settling: None,
             closed: 0,
             delivered: 0,
+            seal_asked: None,
         }
     }
 
@@ -247,21 +250,32 @@ impl Delivery {
         }
     }
 
-    /// Asks the writer to seal; waits for it if a limit is given. False if it did not answer in time.
-    fn request_seal(&self, wait: Option<Duration>) -> bool {
+    /// Asks the writer to seal; waits for it if a limit is given. False if it did not answer in time. One question at a
+    /// time: behind a writer that a slow disk holds up, more of them would take the buffers' room in its channel.
+    fn request_seal(&mut self, wait: Option<Duration>) -> bool {
         let Some(writer) = self.guest.writer.get() else {
             return true;
         };
+        let until = Instant::now() + wait.unwrap_or_default();
+        if let Some(asked) = self.seal_asked.take()
+            && asked.recv_deadline(until) == Err(RecvTimeoutError::Timeout)
+        {
+            self.seal_asked = Some(asked);
+            return false;
+        }
         let (done, answer) = bounded(1);
         let message = Message::Seal {
             done,
             closed: self.delivered,
         };
-        let until = Instant::now() + wait.unwrap_or_default();
-        match (writer.send_deadline(message, until), wait) {
-            (Ok(()), Some(_)) => answer.recv_deadline(until).is_ok(),
-            (sent, _) => sent.is_ok(),
+        if writer.send_deadline(message, until).is_err() {
+            return false;
         }
+        if wait.is_some() && answer.recv_deadline(until).is_ok() {
+            return true;
+        }
+        self.seal_asked = Some(answer);
+        wait.is_none()
     }
 
     /// The last flushes of a process that ends; false if what came could not be sealed in time.
