@@ -9,7 +9,9 @@ profiler calls. Only `generate` is timed. Each answer is a line of JSON.
 
 import argparse
 import contextlib
+import itertools
 import json
+import statistics
 import sys
 import time
 from collections.abc import Iterator
@@ -75,6 +77,19 @@ def torch_profile(options: argparse.Namespace) -> None:
     say(rounds=rounds)
 
 
+def timed_steps(llm: Any) -> list[float]:
+    """When each step of the engine came back to `generate`, in seconds: filled as it runs."""
+    step, came = llm.llm_engine.step, []
+
+    def timed() -> Any:
+        outputs = step()
+        came.append(time.perf_counter())
+        return outputs
+
+    llm.llm_engine.step = timed
+    return came
+
+
 def serve(options: argparse.Namespace) -> None:
     how: str = options.serve
     more = {"cuda": {"profiler": "cuda"}, "torch": torch_config(options.traces)}
@@ -82,14 +97,23 @@ def serve(options: argparse.Namespace) -> None:
     wanted, sampled = prompts(options), sampling(options)
     for _ in range(3):
         generate(llm, wanted, sampled)
+    came = timed_steps(llm)
     say(ready=True)
     for line in sys.stdin:
         plain = line.strip() == "plain"
+        came.clear()
         begin = time.perf_counter()
         with surrounded("plain" if plain else how, llm):
             did = generate(llm, wanted, sampled)
         whole = time.perf_counter() - begin
-        say(seconds=did.seconds, around_seconds=whole - did.seconds, steps=did.steps, tokens=did.tokens)
+        median_step = statistics.median(after - before for before, after in itertools.pairwise(came))
+        say(
+            seconds=did.seconds,
+            around_seconds=whole - did.seconds,
+            steps=did.steps,
+            tokens=did.tokens,
+            median_step_seconds=median_step,
+        )
         for trace in names.trace_files(options.traces) if how == "torch" else ():
             trace.unlink()
     say(ended=True)

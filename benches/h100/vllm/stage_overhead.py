@@ -27,7 +27,7 @@ from intervals import ratio
 from rig import EAGER, SIM, Rig
 
 TORCH_EVERY = 10
-SET_SECONDS = 10 if SIM else 75
+SET_SECONDS = 10 if SIM else 100
 FINISH_SECONDS = 5 if SIM else 20
 HOW = {
     "unprofiled": "plain",
@@ -147,7 +147,6 @@ def take_turns(engines: Engines, names: list[str], until: float, draw: random.Ra
 
 
 def summary(sets: list[list[dict[str, dict]]], names: list[str]) -> dict:
-    seconds = [[{name: did["seconds"] for name, did in block.items()} for block in blocks] for blocks in sets]
     flat = [block for blocks in sets for block in blocks]
     ms_per_step: dict[str, float] = {}
     around_ms: dict[str, float] = {}
@@ -156,18 +155,29 @@ def summary(sets: list[list[dict[str, dict]]], names: list[str]) -> dict:
         if rounds:
             ms_per_step[name] = round(statistics.median(r["seconds"] / r["steps"] * 1e3 for r in rounds), 4)
             around_ms[name] = round(statistics.median(r["around_seconds"] * 1e3 for r in rounds), 3)
-    ratios = {f"{above} / {below}": ratio(seconds, above, below) for above, below in RATIOS}
     return {
         "median_ms_per_step": ms_per_step,
         "median_ms_around_a_round": around_ms,
-        "ratios": {name: found for name, found in ratios.items() if found},
+        "ratios": ratios(sets, "seconds"),
+        "ratios_of_median_steps": ratios(sets, "median_step_seconds"),
     }
+
+
+def ratios(sets: list[list[dict[str, dict]]], figure: str) -> dict[str, dict]:
+    """Of whole rounds, or of each round's median step, which a few late steps do not move."""
+    values = [[{name: did[figure] for name, did in block.items()} for block in blocks] for blocks in sets]
+    found = {f"{above} / {below}": ratio(values, above, below) for above, below in RATIOS}
+    return {name: one for name, one in found.items() if one}
 
 
 def table(found: dict) -> None:
     print("   ms per step: " + "  ".join(f"{name} {value}" for name, value in found["median_ms_per_step"].items()))
-    for name, r in found["ratios"].items():
-        print(f"   {name:28} {r['ratio']:.4f} ({r['low']:.4f} to {r['high']:.4f}), {r['blocks']} blocks", flush=True)
+    for kind in ("ratios", "ratios_of_median_steps"):
+        print(f"   {kind}:")
+        for name, r in found[kind].items():
+            print(
+                f"   {name:28} {r['ratio']:.4f} ({r['low']:.4f} to {r['high']:.4f}), {r['blocks']} blocks", flush=True
+            )
 
 
 def main() -> None:
@@ -216,7 +226,8 @@ def main() -> None:
                 "clocks": clocks,
                 "summary": found,
                 "outcomes": outcomes,
-                "round_seconds": [columns(one, turns) for one in sets],
+                "round_seconds": [columns(one, turns, "seconds") for one in sets],
+                "median_step_seconds": [columns(one, turns, "median_step_seconds") for one in sets],
             },
         )
         print(f"set {len(sets)}: {time.monotonic() - begin:.1f} s, {len(blocks)} blocks", flush=True)
@@ -227,9 +238,9 @@ def main() -> None:
             break
 
 
-def columns(blocks: list[dict[str, dict]], names: list[str]) -> dict[str, list[float | None]]:
-    """Every round's seconds, block by block; null where a configuration had no round."""
-    return {name: [round(b[name]["seconds"], 6) if name in b else None for b in blocks] for name in names}
+def columns(blocks: list[dict[str, dict]], names: list[str], figure: str) -> dict[str, list[float | None]]:
+    """Every round's figure, block by block; null where a configuration had no round."""
+    return {name: [round(b[name][figure], 6) if name in b else None for b in blocks] for name in names}
 
 
 if __name__ == "__main__":
