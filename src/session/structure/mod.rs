@@ -15,6 +15,8 @@ mod stream;
 mod walk;
 
 #[cfg(test)]
+mod recorded;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;

@@ -34,7 +34,7 @@ fn batch(launched: &[Launched]) -> RecordBatch {
     RecordBatch::try_new(schema, builder.finish()).unwrap()
 }
 
-fn found(launched: &[Launched]) -> Vec<Option<u16>> {
+pub(super) fn found(launched: &[Launched]) -> Vec<Option<u16>> {
     let batch = batch(launched);
     let mut finder = Finder::default();
     for from in (0..batch.num_rows()).step_by(5000) {
@@ -46,7 +46,7 @@ fn found(launched: &[Launched]) -> Vec<Option<u16>> {
 }
 
 /// Kernels of layers, those given the right layer, and kernels outside of layers that were given one.
-fn judge(launched: &[Launched]) -> (usize, usize, usize) {
+pub(super) fn judge(launched: &[Launched]) -> (usize, usize, usize) {
     let found = found(launched);
     let of_layers = launched.iter().filter(|kernel| kernel.layer.is_some()).count();
     let pairs = || launched.iter().zip(&found);

@@ -1,0 +1,88 @@
+//! The search for layers on kernels that vLLM launched on an H100, against the order that is known of its Qwen2: of each
+//! layer input norm, qkv, rotation, the cache, attention, output, norm, gate and up, activation, down.
+
+use std::path::Path;
+
+use super::tests::judge;
+use crate::session::synthetic::model::Launched;
+
+const LAYERS: u16 = 24;
+
+/// Kernels in order of start, with the layer that the known order gives each.
+fn recorded(file: &Path) -> Vec<Launched> {
+    let text = std::fs::read_to_string(file).unwrap();
+    let (names, kernels) = text.split_once("\n\n").unwrap();
+    let names: Vec<&str> = names.lines().filter(|line| !line.starts_with('#')).collect();
+    let mut correlation_id = 0;
+    let kernel = |line: &str| {
+        let numbers: Vec<u32> = line.split(' ').map(|number| number.parse().unwrap()).collect();
+        correlation_id += numbers[1];
+        Launched {
+            name: names[numbers[0] as usize].to_owned(),
+            correlation_id,
+            node: numbers
+                .get(2)
+                .map(|&graph| (graph, u64::from(graph) << 32 | u64::from(numbers[3]))),
+            layer: None,
+            is_foreign: false,
+            step: 0,
+            batch: 1,
+            is_prefill: false,
+        }
+    };
+    let mut launched: Vec<Launched> = kernels.lines().map(kernel).collect();
+    let order: Vec<(usize, Option<u16>)> = known_order(&launched).into_iter().enumerate().collect();
+    order.into_iter().for_each(|(at, layer)| launched[at].layer = layer);
+    launched
+}
+
+/// Each layer writes the cache once: it begins with the norm before that, and ends before the second norm after it. A
+/// layer that does not go on where another ended is the first of a pass.
+fn known_order(launched: &[Launched]) -> Vec<Option<u16>> {
+    let is_norm = |at: &usize| launched[*at].name.contains("norm") || launched[*at].name.contains("rsqrt");
+    let mut layers = vec![None; launched.len()];
+    let (mut layer, mut last_end) = (0, 0);
+    for cache in (0..launched.len()).filter(|&at| launched[at].name.starts_with("reshape_and_cache")) {
+        let start = (0..cache).rev().find(is_norm).unwrap();
+        let end = (cache..launched.len()).filter(is_norm).nth(1).unwrap();
+        assert!(cache - start <= 4 && end - start <= 13, "{start}, {cache}, {end}");
+        layer = if start == last_end { layer + 1 } else { 0 };
+        layers[start..end].fill(Some(layer));
+        last_end = end;
+    }
+    layers
+}
+
+fn all() -> Vec<(String, Vec<Launched>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/layers");
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .collect();
+    files.sort();
+    assert_eq!(files.len(), 5);
+    let name = |file: &Path| file.file_stem().unwrap().to_string_lossy().into_owned();
+    files.iter().map(|file| (name(file), recorded(file))).collect()
+}
+
+#[test]
+fn every_kernel_of_vllm_is_right() {
+    for (name, launched) in all() {
+        let (of_layers, right, outside) = judge(&launched);
+        let a_layer = if name == "vllm-0.20.2-v1-eager" { 13 } else { 12 };
+        assert_eq!(of_layers, 5 * usize::from(LAYERS) * a_layer, "{name}");
+        assert_eq!((right, outside), (of_layers, 0), "{name}");
+    }
+}
+
+#[test]
+fn a_lost_record_changes_nothing_else() {
+    for (name, launched) in all() {
+        for lost in [30, 700, 1100] {
+            let mut launched = launched.clone();
+            launched.remove(lost);
+            let (of_layers, right, outside) = judge(&launched);
+            assert_eq!((right, outside), (of_layers, 0), "{name} without {lost}");
+        }
+    }
+}
