@@ -2,7 +2,7 @@
 //!
 //! Three programs share this crate. The **launcher** (`run`) makes a session and starts a command; the **guest**
 //! (`inject`, built into `libcolonel_guest.so` without the feature `cli`) records inside each of its CUDA processes;
-//! the **reader** (`analysis`, `report`) opens sessions. They meet in the session on disk (`schema`, `session`) only.
+//! the **reader** (`analysis`, `report`, `query`, `export`) opens sessions. They meet in the session on disk (`schema`, `session`) only.
 //! docs/architecture.md has the map.
 
 pub mod inject;
@@ -12,6 +12,10 @@ pub mod schema;
 pub mod analysis;
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "cli")]
+pub mod export;
+#[cfg(feature = "cli")]
+pub mod query;
 #[cfg(feature = "cli")]
 pub mod report;
 #[cfg(feature = "cli")]

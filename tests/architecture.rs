@@ -59,14 +59,19 @@ const GUEST_CRATES: [(&str, &str); 46] = [
 ];
 
 /// Modules of the library that each of them may use.
-const MAY_USE: [(&str, &[&str]); 7] = [
+const MAY_USE: [(&str, &[&str]); 9] = [
     ("schema", &[]),
     ("inject", &["schema"]),
     ("session", &["schema"]),
     ("run", &["schema", "session"]),
     ("analysis", &["schema", "session"]),
     ("report", &["schema", "session", "run", "analysis"]),
-    ("cli", &["schema", "session", "run", "analysis", "report", "export"]),
+    ("query", &["schema", "session"]),
+    ("export", &["schema", "session"]),
+    (
+        "cli",
+        &["schema", "session", "run", "analysis", "report", "query", "export"],
+    ),
 ];
 
 /// What code in the host's process does not do, and what would happen.

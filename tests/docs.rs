@@ -4,7 +4,6 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use arrow_schema::DataType;
 use colonel::schema::{columns::Table, env, manifest, tables};
 
 const HEAD: &str = "\
@@ -30,14 +29,6 @@ Text is dictionary-encoded. A column that this CUPTI version can't give is null,
 reversed timestamp is no row: it is counted in `losses`.
 ";
 
-fn type_name(data_type: &DataType) -> String {
-    match data_type {
-        DataType::Dictionary(..) => "text".to_owned(),
-        DataType::Boolean => "bool".to_owned(),
-        other => other.to_string().to_lowercase(),
-    }
-}
-
 fn table_section(table: &Table) -> String {
     let mut text = format!(
         "\n## {}\n{}\n\n| column | type | null | meaning |\n|---|---|---|---|\n",
@@ -49,7 +40,7 @@ fn table_section(table: &Table) -> String {
             text,
             "| `{}` | {} | {null} | {} |",
             column.name,
-            type_name(&column.data_type),
+            column.type_name(),
             column.doc
         );
     }

@@ -5,10 +5,12 @@ pub mod doctor;
 mod error;
 pub mod list;
 mod output;
+pub mod query;
 pub mod rm;
 pub mod run;
 pub mod sessions_dir;
 pub mod show;
+pub mod tables;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -37,6 +39,8 @@ enum Command {
     Status(control::StatusArgs),
     List(list::Args),
     Show(show::Args),
+    Query(query::Args),
+    Tables(tables::Args),
     Rm(rm::Args),
     Doctor(doctor::Args),
 }
@@ -61,6 +65,8 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::List(args) => list::run(&args),
         Command::Show(args) => show::run(&args),
+        Command::Query(args) => query::run(&args),
+        Command::Tables(args) => tables::run(&args),
         Command::Rm(args) => rm::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Start(args) => control::start(&args),

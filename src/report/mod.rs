@@ -3,11 +3,13 @@
 mod by;
 mod list;
 mod names;
+mod rows;
 mod show;
 mod table;
 mod time;
 
 pub use by::{By, ByJson, by_text};
 pub use list::{ListJson, list_table};
+pub use rows::rows_table;
 pub use show::{ShowJson, show_text, sum_up};
 pub use table::terminal_width;

@@ -23,6 +23,33 @@ pub struct Column {
     pub doc: &'static str,
 }
 
+/// Units, by the suffix of the column's name; the longest that fits counts.
+const UNITS: [(&str, &str); 6] = [
+    ("_bytes_per_s", "bytes/s"),
+    ("_bytes_per_thread", "bytes/thread"),
+    ("_ns", "ns"),
+    ("_khz", "kHz"),
+    ("_pct", "%"),
+    ("bytes", "bytes"),
+];
+
+impl Column {
+    /// The type in words: Arrow's own name, and `text` for dictionary-encoded text.
+    pub fn type_name(&self) -> String {
+        match &self.data_type {
+            DataType::Dictionary(..) => "text".to_owned(),
+            DataType::Boolean => "bool".to_owned(),
+            other => other.to_string().to_lowercase(),
+        }
+    }
+
+    /// The unit, where the name says one.
+    pub fn unit(&self) -> Option<&'static str> {
+        let fits = UNITS.iter().filter(|(suffix, _)| self.name.ends_with(suffix));
+        fits.max_by_key(|(suffix, _)| suffix.len()).map(|&(_, unit)| unit)
+    }
+}
+
 /// One table.
 #[derive(Debug, Clone)]
 pub struct Table {
