@@ -188,7 +188,7 @@ impl Kernels {
                 self.signatures.iter().map(|signature| value(signature).cast_unsigned()),
             ))
         };
-        let text = |value: fn(&crate::inject::names::Name) -> &str| {
+        let text = |value: fn(&crate::schema::names::Name) -> &str| {
             let name_of = |signature: &Signature| names.get(signature.name).map_or("", value);
             self.spread(texts(self.signatures.iter().map(name_of)))
         };
