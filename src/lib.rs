@@ -15,6 +15,8 @@ pub mod cli;
 #[cfg(feature = "cli")]
 pub mod export;
 #[cfg(feature = "cli")]
+pub mod ingest;
+#[cfg(feature = "cli")]
 pub mod query;
 #[cfg(feature = "cli")]
 pub mod report;

@@ -59,18 +59,21 @@ const GUEST_CRATES: [(&str, &str); 46] = [
 ];
 
 /// Modules of the library that each of them may use.
-const MAY_USE: [(&str, &[&str]); 9] = [
+const MAY_USE: [(&str, &[&str]); 10] = [
     ("schema", &[]),
     ("inject", &["schema"]),
     ("session", &["schema"]),
-    ("run", &["schema", "session"]),
+    ("ingest", &["schema", "session"]),
+    ("run", &["schema", "session", "ingest"]),
     ("analysis", &["schema", "session"]),
     ("report", &["schema", "session", "run", "analysis"]),
     ("query", &["schema", "session"]),
     ("export", &["schema", "session"]),
     (
         "cli",
-        &["schema", "session", "run", "analysis", "report", "query", "export"],
+        &[
+            "schema", "session", "ingest", "run", "analysis", "report", "query", "export",
+        ],
     ),
 ];
 

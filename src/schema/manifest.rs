@@ -19,7 +19,7 @@ pub struct Format {
 }
 
 /// What this build writes.
-pub const FORMAT: Format = Format { major: 1, minor: 1 };
+pub const FORMAT: Format = Format { major: 1, minor: 2 };
 
 /// Name of the session's own file.
 pub const SESSION_FILE: &str = "session.json";

@@ -101,6 +101,20 @@ tables! {
         waves: MaybeF64 = "Grid size over the blocks that the GPU holds at once. Added by compaction or the reader.",
         theoretical_occupancy_pct: MaybeF64 = "Warps resident on an SM, per cent of its maximum. Added by compaction or the reader.",
     }
+    /// A figure of a kernel from hardware counters.
+    kernel_counters KernelCounterRow KernelCountersBuilder {
+        pid: U32 = "Process that launched the kernel.",
+        correlation_id: MaybeU32 = "Launch that it is of, as in `kernels`; null where it is of all launches of that name.",
+        device_id: U32 = "CUDA device ordinal in its process.",
+        name: Text = "Kernel, as `kernels.name`.",
+        short_name: Text = "Kernel, as `kernels.short_name`.",
+        metric: Text = "Metric, as NVIDIA names it: `dram__throughput.avg.pct_of_peak_sustained_elapsed`.",
+        value: MaybeF64 = "Its value; null where it could not be measured.",
+        low: MaybeF64 = "Lower bound, where the value is an estimate.",
+        high: MaybeF64 = "Upper bound, where the value is an estimate.",
+        unit: MaybeText = "Unit, as the source writes it; null without one.",
+        source: Text = "What measured it: `ncu`.",
+    }
     /// A copy of memory, also one between two GPUs.
     memcpys MemcpyRow MemcpysBuilder {
         pid: U32 = "Process that asked for it.",

@@ -1,0 +1,1 @@
+//! The raw page of ncu.

@@ -1,0 +1,230 @@
+//! Databases that `nsys export --type sqlite` writes.
+
+use colonel::ingest::IngestError;
+use colonel::session::Session;
+
+use crate::support::{Fixture, nsys_database, text};
+
+fn ingested(fault: &str) -> (Fixture, Session) {
+    let fixture = Fixture::new();
+    let database = nsys_database(fixture.folder.path(), fault);
+    fixture
+        .fill("profiler", |ingest| ingest.nsys_sqlite(&database))
+        .unwrap()
+}
+
+fn refused(change: impl FnOnce(&rusqlite::Connection)) -> String {
+    let fixture = Fixture::new();
+    let database = nsys_database(fixture.folder.path(), "");
+    change(&rusqlite::Connection::open(&database).unwrap());
+    let error = fixture.fill("process", |ingest| ingest.nsys_sqlite(&database));
+    let folder = database.parent().unwrap().display().to_string();
+    error.err().unwrap().to_string().replace(&folder, "")
+}
+
+#[test]
+fn kernels_have_our_names_times_graphs_and_ranges() {
+    let (_fixture, session) = ingested("");
+    let columns = [
+        "pid",
+        "start_ns",
+        "short_name",
+        "correlation_id",
+        "graph_id",
+        "graph_node_id",
+        "window",
+        "nvtx_path",
+    ];
+    insta::assert_snapshot!(text(&session, "kernels", &columns), @r"
+    4711 1700000000001310000 vectorized_elementwise_kernel 101 - - 1 step/layer0
+    4711 1700000000001330000 nvjet_sm90_tst_64x8_64x16_4x1_v_bz_TNT 102 - - 1 -
+    4711 1700000000002130000 rms_norm_kernel 103 6 25769803776 1 step
+    4711 1700000000002134000 nvjet_sm90_tst_64x8_64x16_4x1_v_bz_TNT 103 6 25769803777 1 step
+    4711 1700000000003130000 rms_norm_kernel 104 6 25769803776 1 step
+    4711 1700000000003134000 nvjet_sm90_tst_64x8_64x16_4x1_v_bz_TNT 104 6 25769803777 1 step
+    ");
+    let columns = [
+        "mangled_name",
+        "name",
+        "grid_x",
+        "block_x",
+        "dynamic_shared_bytes",
+        "theoretical_occupancy_pct",
+    ];
+    let first = text(&session, "kernels", &columns).lines().next().unwrap().to_owned();
+    insta::assert_snapshot!(first, @"_ZN2at6native29vectorized_elementwise_kernelILi4ENS0_11FillFunctorIfEEEEviT0_ void at::native::vectorized_elementwise_kernel<4, at::native::FillFunctor<float> >(int, at::native::FillFunctor<float>) 128 256 1024 100.000");
+}
+
+#[test]
+fn the_other_tables_are_filled_too() {
+    let (_fixture, session) = ingested("");
+    let columns = [
+        "start_ns",
+        "copy_kind",
+        "src_kind",
+        "dst_kind",
+        "bytes",
+        "src_device_id",
+    ];
+    insta::assert_snapshot!(text(&session, "memcpys", &columns), @r"
+    1700000000006000000 HtoD pinned device 4096 -
+    1700000000006100000 DtoH device pageable 1024 -
+    ");
+    insta::assert_snapshot!(text(&session, "memsets", &["start_ns", "value", "bytes", "memory_kind"]), @"1700000000006200000 0 512 device");
+    insta::assert_snapshot!(text(&session, "synchronizations", &["start_ns", "sync_kind", "stream_id", "event_id"]), @"1700000000006300000 stream 7 -");
+    insta::assert_snapshot!(text(&session, "api_calls", &["pid", "thread_id", "start_ns", "api", "name", "return_value"]), @r"
+    4700 4700 1700000000001500000 runtime cudaGetDeviceCount_v3020 0
+    4711 4711 1700000000001300000 runtime cudaLaunchKernel_v7000 0
+    4711 4712 1700000000001320000 driver cuLaunchKernelEx 0
+    4711 4711 1700000000002100000 runtime cudaGraphLaunch_v10000 0
+    4711 4711 1700000000003100000 runtime cudaGraphLaunch_v10000 0
+    4711 4711 1700000000005990000 runtime cudaMemcpyAsync_v3020 0
+    4711 4711 1700000000006090000 runtime cudaMemcpy_v3020 0
+    4711 4711 1700000000006190000 runtime cudaMemsetAsync_v3020 0
+    4711 4711 1700000000006300000 runtime cudaStreamSynchronize_v3020 0
+    ");
+    let columns = [
+        "thread_id",
+        "domain",
+        "name",
+        "payload",
+        "kind",
+        "depth",
+        "path",
+        "start_ns",
+        "end_ns",
+    ];
+    insta::assert_snapshot!(text(&session, "nvtx_ranges", &columns), @r"
+    4711 - step - push_pop 0 step 1700000000001000000 1700000000004000000
+    4711 vllm layer0 17 push_pop 1 step/layer0 1700000000001100000 1700000000002000000
+    4711 - here - mark 2 step/layer0/here 1700000000001200000 1700000000001200000
+    ");
+    insta::assert_snapshot!(text(&session, "devices", &["pid", "device_id", "name", "uuid", "sm_count", "clock_khz"]), @"4711 0 NVIDIA H100 80GB HBM3 GPU-12345678-1234-1234-1234-123456789abc 132 1980000");
+}
+
+#[test]
+fn processes_that_used_cuda_have_a_window_and_their_losses() {
+    let (_fixture, session) = ingested("");
+    let manifest = session.manifest();
+    let names: Vec<_> = manifest
+        .processes
+        .iter()
+        .map(|p| (p.pid, p.command[0].as_str()))
+        .collect();
+    assert_eq!(names, [(4700, "/usr/bin/python3.11"), (4711, "VLLM::EngineCore")]);
+    let engine = &manifest.processes[1];
+    let window = &engine.windows[0];
+    let zero = 1_700_000_000_000_000_000;
+    assert_eq!(
+        (window.start_ns - zero, window.end_ns),
+        (1_000_000, Some(zero + 10_000_000))
+    );
+    assert_eq!((window.number, window.trigger.as_str()), (1, "profiler"));
+    assert_eq!((engine.rows["kernels"], manifest.rows["kernels"]), (6, 6));
+    let lost: Vec<_> = manifest
+        .losses
+        .iter()
+        .map(|l| (l.kind.as_str(), l.reason.as_str(), l.count))
+        .collect();
+    assert_eq!(lost, [("kernels", "invalid_timestamp", Some(1))]);
+    assert!(manifest.problems.is_empty(), "{:?}", manifest.problems);
+}
+
+#[test]
+fn each_report_is_a_window() {
+    let fixture = Fixture::new();
+    let database = nsys_database(fixture.folder.path(), "");
+    let (_fixture, session) = fixture
+        .fill("profiler", |ingest| {
+            ingest.nsys_sqlite(&database)?;
+            ingest.nsys_sqlite(&database)
+        })
+        .unwrap();
+    let windows = text(&session, "kernels", &["window"]);
+    assert_eq!((windows.matches('1').count(), windows.matches('2').count()), (6, 6));
+    assert_eq!(session.manifest().processes[1].windows.len(), 2);
+    assert_eq!(
+        text(&session, "devices", &["pid"]).lines().count(),
+        1,
+        "a GPU is listed once a process"
+    );
+}
+
+#[test]
+fn an_empty_report_is_a_session_without_rows() {
+    let (_fixture, session) = ingested("empty");
+    assert!(session.manifest().processes.is_empty());
+    assert_eq!(session.rows("kernels"), 0);
+}
+
+#[test]
+fn graphs_that_were_recorded_whole_are_told() {
+    let (_fixture, session) = ingested("graphs");
+    assert_eq!(session.rows("kernels"), 2);
+    insta::assert_snapshot!(session.manifest().problems[0].message, @"2 launches of CUDA graphs were recorded whole, and their kernels are not in the tables; `--nsys-cuda-graph-trace node` records each kernel");
+}
+
+#[test]
+fn warnings_of_nsys_are_passed_on_once() {
+    let (_fixture, session) = ingested("warns");
+    let problems = &session.manifest().problems;
+    assert_eq!(problems.len(), 1);
+    insta::assert_snapshot!(problems[0].message, @"nsys: Not all CUDA events might have been collected.");
+}
+
+/// nsys 2024.6, schema 3.16: no clusters, no graph ids; and before that, no mangled names.
+#[test]
+fn older_schemas_have_fewer_columns() {
+    let fixture = Fixture::new();
+    let database = nsys_database(fixture.folder.path(), "");
+    let connection = rusqlite::Connection::open(&database).unwrap();
+    for column in ["graphId", "clusterX", "clusterY", "clusterZ", "mangledName"] {
+        connection
+            .execute(
+                &format!("ALTER TABLE CUPTI_ACTIVITY_KIND_KERNEL DROP COLUMN {column}"),
+                [],
+            )
+            .unwrap();
+    }
+    let (_fixture, session) = fixture.fill("process", |ingest| ingest.nsys_sqlite(&database)).unwrap();
+    let names = text(&session, "kernels", &["name", "graph_id"]);
+    assert!(names.starts_with("demangled by nsys: "), "{names}");
+    assert_eq!(names.lines().filter(|line| line.ends_with(" 6")).count(), 4, "{names}");
+}
+
+#[test]
+fn what_is_no_export_is_refused() {
+    let fixture = Fixture::new();
+    let missing = fixture.folder.path().join("missing.sqlite");
+    let error = fixture
+        .fill("process", |ingest| ingest.nsys_sqlite(&missing))
+        .err()
+        .unwrap();
+    assert!(matches!(error, IngestError::NotNsys { .. }), "{error}");
+
+    let fixture = Fixture::new();
+    let path = fixture.folder.path().join("text.sqlite");
+    std::fs::write(
+        &path,
+        "no database at all, but some text that is long enough to be looked at as if it were one",
+    )
+    .unwrap();
+    let error = fixture
+        .fill("process", |ingest| ingest.nsys_sqlite(&path))
+        .err()
+        .unwrap()
+        .to_string();
+    insta::assert_snapshot!(error.replace(&path.display().to_string(), "text.sqlite"), @"`text.sqlite` is no SQLite export of nsys: file is not a database; make one with `nsys export --type sqlite REPORT.nsys-rep`");
+
+    let of_others = refused(|database| {
+        database
+            .execute_batch("DROP TABLE StringIds; DROP TABLE META_DATA_EXPORT")
+            .unwrap()
+    });
+    insta::assert_snapshot!(of_others, @"`/report.sqlite` is no SQLite export of nsys: it has neither a table `META_DATA_EXPORT` nor `StringIds`; make one with `nsys export --type sqlite REPORT.nsys-rep`");
+    let renamed = refused(|database| {
+        let rename = "ALTER TABLE CUPTI_ACTIVITY_KIND_KERNEL RENAME COLUMN gridX TO gridDimX";
+        database.execute_batch(rename).unwrap();
+    });
+    insta::assert_snapshot!(renamed, @"`/report.sqlite` has schema 3.28.1, whose table `CUPTI_ACTIVITY_KIND_KERNEL` lacks the column `gridX`; colonel knows 3.11 to 3.28");
+}
