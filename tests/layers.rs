@@ -29,13 +29,8 @@ impl Sessions {
         }
     }
 
-    /// A session of one process. `ranges` says which nvtx_path and layer a kernel has of itself.
-    fn write(
-        &self,
-        launched: &[Launched],
-        compact: bool,
-        ranges: impl Fn(&Launched) -> (Option<String>, Option<String>),
-    ) -> PathBuf {
+    /// A session of one process. `path` says in which ranges a kernel was launched.
+    fn write(&self, launched: &[Launched], compact: bool, path: impl Fn(&Launched) -> Option<String>) -> PathBuf {
         let new = NewSession {
             command: vec!["python".to_owned(), "decode.py".to_owned()],
             gate: "process".to_owned(),
@@ -43,14 +38,12 @@ impl Sessions {
         };
         let mut writer = SessionWriter::create(&SessionsDir::resolve(Some(self.folder.path())).unwrap(), new).unwrap();
         let mut guest = SyntheticGuest::new(writer.path(), 4711);
-        let said: Vec<_> = launched.iter().map(ranges).collect();
-        let mut rows = model_kernels(4711, launched, CREATED_NS).zip(&said);
+        let paths: Vec<_> = launched.iter().map(path).collect();
+        let mut rows = model_kernels(4711, launched, CREATED_NS).zip(&paths);
         for _ in 0..launched.len().div_ceil(2500) {
             let mut builder = KernelsBuilder::default();
-            for (mut row, (path, layer)) in rows.by_ref().take(2500) {
+            for (mut row, path) in rows.by_ref().take(2500) {
                 row.nvtx_path = path.as_deref();
-                row.layer = layer.as_deref();
-                row.layer_source = layer.as_ref().map(|_| "nvtx");
                 builder.push(row);
             }
             guest.seal(&mut builder).unwrap();
@@ -92,8 +85,8 @@ fn model(engine: Engine) -> Vec<Launched> {
     model.launch(&steps)
 }
 
-fn nothing(_: &Launched) -> (Option<String>, Option<String>) {
-    (None, None)
+fn nothing(_: &Launched) -> Option<String> {
+    None
 }
 
 /// Layer and source of each kernel, in order of start.
@@ -146,26 +139,24 @@ fn compaction_writes_what_a_reader_would_find() {
 #[test]
 fn ranges_win_over_structure() {
     let launched = model(Engine::Full);
-    let path = Sessions::new();
-    let by_range = |kernel: &Launched| match kernel.layer {
-        Some(layer @ (0 | 7)) => (
-            Some(format!("forward/layer {layer}")),
-            Some(format!("model.layers.{layer}")),
-        ),
-        None if kernel.name.starts_with("nvjet") => (Some("lm_head".to_owned()), Some("lm_head".to_owned())),
-        _ => (None, None),
+    let path_and_layer = |kernel: &Launched| match kernel.layer {
+        Some(layer @ (0 | 7)) => Some((format!("forward/model.layers.{layer}/mlp"), layer.to_string())),
+        None if kernel.name.starts_with("nvjet") => Some(("logits/lm_head".to_owned(), "lm_head".to_owned())),
+        _ => None,
     };
-    let found = layers(&path.write(&launched, true, by_range));
-    for (kernel, (layer, source)) in launched.iter().zip(found) {
-        let expected = by_range(kernel)
-            .1
-            .or_else(|| kernel.layer.map(|layer| layer.to_string()));
-        let by = match (&expected, by_range(kernel).1) {
-            (None, _) => None,
-            (_, Some(_)) => Some("nvtx"),
-            _ => Some("structure"),
-        };
-        assert_eq!((layer, source.as_deref()), (expected, by), "{}", kernel.name);
+    let path_of =
+        |kernel: &Launched| path_and_layer(kernel).map_or_else(|| Some("forward".to_owned()), |(path, _)| Some(path));
+    for compact in [true, false] {
+        let found = layers(&Sessions::new().write(&launched, compact, path_of));
+        for (kernel, (layer, source)) in launched.iter().zip(found) {
+            let said = path_and_layer(kernel).map(|(_, layer)| (layer, "nvtx"));
+            let by_structure = kernel.layer.map(|layer| (layer.to_string(), "structure"));
+            let expected = said.or(by_structure);
+            assert_eq!(
+                layer.as_deref().zip(source.as_deref()),
+                expected.as_ref().map(|(layer, by)| (layer.as_str(), *by))
+            );
+        }
     }
 }
 
@@ -262,7 +253,7 @@ fn ranges_name_phases_and_batches() {
     let sessions = Sessions::new();
     let ranges = |kernel: &Launched| {
         let phase = if kernel.is_prefill { "prefill" } else { "decode" };
-        (Some(format!("{phase} batch={}/forward", kernel.batch)), None)
+        Some(format!("{phase} batch={}/forward", kernel.batch))
     };
     sessions.write(&model(Engine::Eager), true, ranges);
     for by in ["step", "nvtx"] {

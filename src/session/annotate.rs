@@ -39,11 +39,19 @@ impl<'a> Annotator<'a> {
         let mut columns = batch.columns().to_vec();
         columns[index("waves")?] = waves;
         columns[index("theoretical_occupancy_pct")?] = percent;
-        if !self.ranges.is_empty() {
-            let correlation_ids = column(batch, "correlation_id")?.as_primitive::<UInt32Type>();
-            let starts = column(batch, "start_ns")?.as_primitive::<Int64Type>();
-            columns[index("nvtx_path")?] = self.ranges.column(correlation_ids.values(), starts.values())?;
+        self.with_paths(&RecordBatch::try_new(batch.schema(), columns)?)
+    }
+
+    /// A batch with the paths of ranges computed anew.
+    pub(crate) fn with_paths(&self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+        if self.ranges.is_empty() {
+            return Ok(batch.clone());
         }
+        let correlation_ids = column(batch, "correlation_id")?.as_primitive::<UInt32Type>();
+        let starts = column(batch, "start_ns")?.as_primitive::<Int64Type>();
+        let mut columns = batch.columns().to_vec();
+        columns[batch.schema_ref().index_of("nvtx_path")?] =
+            self.ranges.column(correlation_ids.values(), starts.values())?;
         RecordBatch::try_new(batch.schema(), columns)
     }
 

@@ -173,7 +173,9 @@ impl<'a> Compaction<'a> {
         let mut writer = TableWriter::new(file, schema.clone()).map_err(failed)?;
         let mut annotator = match annotator {
             Some(annotator) => {
-                let layers = LayerFiller::new(parts.clone()).map_err(|error| failed(error.into()))?;
+                let rows = SortedScan::new(parts.clone(), LayerFiller::columns());
+                let rows = rows.map(|batch| annotator.with_paths(&batch?));
+                let layers = LayerFiller::new(rows).map_err(|error| failed(error.into()))?;
                 Some((annotator, layers))
             }
             None => None,

@@ -1,116 +1,88 @@
-//! Kernels with the layer that each belongs to: ranges say it, and where they don't, the structure of the process's
-//! kernels does. Compaction writes it down; a reader of a session that was not compacted finds it anew.
+//! Kernels with the part of the model that each belongs to: ranges say it, and where they don't, the structure of the
+//! process's kernels says the layer. Compaction writes it down; a reader of a session that was not compacted finds it anew.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow_array::RecordBatch;
 use arrow_array::builder::StringDictionaryBuilder;
-use arrow_array::cast::AsArray as _;
 use arrow_array::types::Int32Type;
-use arrow_array::{Array as _, ArrayRef, DictionaryArray, RecordBatch, StringArray};
-use arrow_schema::ArrowError;
+use arrow_schema::{ArrowError, SchemaRef};
 use parquet::errors::ParquetError;
 
 use crate::schema::manifest::{Problem, SessionState};
+use crate::session::model_part::{Part, PathParts};
 use crate::session::scan::{Parts, wanted_schema};
 use crate::session::sorted::SortedScan;
 use crate::session::structure::{COLUMNS, Finder, Lookup};
 use crate::session::{Session, SessionError};
 
+/// `layer_source` of a layer that ranges name.
+const BY_NVTX: &str = "nvtx";
 /// `layer_source` of a layer found by structure.
 pub const BY_STRUCTURE: &str = "structure";
 
-/// Fills the columns `layer` and `layer_source` in, where no range has.
+/// Fills the columns `layer` and `layer_source` in.
 #[derive(Debug)]
 pub(crate) struct LayerFiller {
-    /// `None` where the kernels have no structure.
-    lookup: Option<Lookup>,
+    parts: PathParts,
+    lookup: Lookup,
     texts: Vec<String>,
 }
 
 impl LayerFiller {
-    /// For the kernels of one process. What can't be read is left out here, and told by who reads them next.
-    pub(crate) fn new(parts: Parts) -> Result<Self, ArrowError> {
-        let mut finder = Finder::default();
+    /// The columns that [`LayerFiller::new`] needs.
+    pub(crate) fn columns() -> SchemaRef {
         let columns: Vec<&str> = std::iter::once("start_ns").chain(COLUMNS).collect();
-        for batch in SortedScan::new(parts, wanted_schema("kernels", &columns)) {
+        wanted_schema("kernels", &columns)
+    }
+
+    /// From all kernels of one process, in order of start.
+    pub(crate) fn new(batches: impl Iterator<Item = Result<RecordBatch, ArrowError>>) -> Result<Self, ArrowError> {
+        let mut finder = Finder::default();
+        for batch in batches {
             finder.add(&batch?)?;
         }
-        let layers = finder.finish();
         Ok(Self {
-            lookup: (!layers.is_empty()).then(|| Lookup::new(layers)),
+            parts: PathParts::default(),
+            lookup: Lookup::new(finder.finish()),
             texts: Vec::new(),
         })
     }
 
     /// The batch with both columns filled in. Batches must come in the order of start, all of them.
     pub(crate) fn fill(&mut self, batch: RecordBatch) -> Result<RecordBatch, ArrowError> {
-        let Some(lookup) = &mut self.lookup else {
-            return Ok(batch);
-        };
-        let found = lookup.of(&batch)?;
-        let schema = batch.schema();
-        let (layer_at, source_at) = (schema.index_of("layer")?, schema.index_of("layer_source")?);
-        let mut layers = TextColumn::new(&batch, layer_at)?;
-        let mut sources = TextColumn::new(&batch, source_at)?;
-        for (row, layer) in found.into_iter().enumerate() {
-            match layer {
-                Some(layer) if layers.is_null(row) => {
-                    let layer = usize::from(layer);
-                    while self.texts.len() <= layer {
-                        self.texts.push(self.texts.len().to_string());
-                    }
-                    layers.builder.append(&self.texts[layer])?;
-                    sources.builder.append(BY_STRUCTURE)?;
-                }
-                _ => {
-                    layers.keep(row)?;
-                    sources.keep(row)?;
-                }
-            }
+        let by_structure = self.lookup.of(&batch)?;
+        let part = self.parts.of(&batch);
+        let (mut layers, mut sources) = (TextColumn::default(), TextColumn::default());
+        for (row, by_structure) in by_structure.into_iter().enumerate() {
+            let (part, source) = match (part(row), by_structure) {
+                (Some(Part::Named(name)), _) => (Some(name.as_str()), BY_NVTX),
+                (Some(Part::Layer(layer)), _) => (Some(number(&mut self.texts, *layer)), BY_NVTX),
+                (None, Some(layer)) => (Some(number(&mut self.texts, layer)), BY_STRUCTURE),
+                (None, None) => (None, ""),
+            };
+            layers.append_option(part);
+            sources.append_option(part.map(|_| source));
         }
+        drop(part);
+        let schema = batch.schema();
         let mut columns = batch.columns().to_vec();
-        columns[layer_at] = layers.finish();
-        columns[source_at] = sources.finish();
+        columns[schema.index_of("layer")?] = Arc::new(layers.finish());
+        columns[schema.index_of("layer_source")?] = Arc::new(sources.finish());
         RecordBatch::try_new(schema, columns)
     }
 }
 
-/// A text column that is written anew.
-struct TextColumn<'a> {
-    old: &'a DictionaryArray<Int32Type>,
-    texts: &'a StringArray,
-    builder: StringDictionaryBuilder<Int32Type>,
-}
+type TextColumn = StringDictionaryBuilder<Int32Type>;
 
-impl<'a> TextColumn<'a> {
-    fn new(batch: &'a RecordBatch, column: usize) -> Result<Self, ArrowError> {
-        let old: &DictionaryArray<Int32Type> = batch.column(column).as_dictionary();
-        let wrong = || ArrowError::SchemaError("a text column holds no text".to_owned());
-        Ok(Self {
-            old,
-            texts: old.values().as_any().downcast_ref().ok_or_else(wrong)?,
-            builder: StringDictionaryBuilder::new(),
-        })
+/// A layer's number as text, made once.
+fn number(texts: &mut Vec<String>, layer: u16) -> &str {
+    let layer = usize::from(layer);
+    while texts.len() <= layer {
+        texts.push(texts.len().to_string());
     }
-
-    fn is_null(&self, row: usize) -> bool {
-        self.old.is_null(row)
-    }
-
-    fn keep(&mut self, row: usize) -> Result<(), ArrowError> {
-        match self.old.key(row) {
-            Some(key) => self.builder.append(self.texts.value(key)).map(|_| ()),
-            None => {
-                self.builder.append_null();
-                Ok(())
-            }
-        }
-    }
-
-    fn finish(mut self) -> ArrayRef {
-        Arc::new(self.builder.finish())
-    }
+    &texts[layer]
 }
 
 /// Kernels of one process in order of start, with their layers.
@@ -161,7 +133,7 @@ impl Session {
             let filler = match self.manifest().state {
                 SessionState::Compacted if parts.parts.iter().any(|part| part.has_layers()) => None,
                 _ => Some(
-                    LayerFiller::new(parts.clone())
+                    LayerFiller::new(SortedScan::new(parts.clone(), LayerFiller::columns()))
                         .map_err(|error| SessionError::parquet(&path)(ParquetError::from(error)))?,
                 ),
             };

@@ -14,6 +14,7 @@ mod gather;
 mod interner;
 mod layered;
 mod liveness;
+mod model_part;
 pub mod occupancy;
 mod open;
 mod progress;

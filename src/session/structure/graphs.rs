@@ -2,24 +2,35 @@
 
 use std::collections::BTreeMap;
 
+use crate::session::structure::anchors::numbered;
 use crate::session::structure::names::Names;
 use crate::session::structure::passes::{Pass, passes};
 
 /// Launches that nodes are taken from: a record of the first one may be lost.
 const LAUNCHES: u32 = 2;
 
+/// A node.
+#[derive(Debug, Clone, Copy)]
+struct Node {
+    number: u64,
+    name: u32,
+    /// The layer that ranges say.
+    said: Option<u16>,
+    /// Among the starts of the first launch.
+    rank: usize,
+}
+
 /// A graph whose nodes are being collected.
 #[derive(Debug, Default)]
 pub(crate) struct Graph {
-    /// Name of each node, and its rank among the starts of the first launch.
-    nodes: BTreeMap<u64, (u32, usize)>,
+    nodes: BTreeMap<u64, Node>,
     launch: Option<i64>,
     launches: u32,
 }
 
 impl Graph {
     /// Adds a node. False when there were enough launches, and this one is of a later one.
-    pub(crate) fn push(&mut self, launch: i64, node: u64, name: u32) -> bool {
+    pub(crate) fn push(&mut self, launch: i64, number: u64, name: u32, said: Option<u16>) -> bool {
         if self.launch != Some(launch) {
             if self.launches == LAUNCHES {
                 return false;
@@ -28,20 +39,22 @@ impl Graph {
             self.launches += 1;
         }
         let rank = self.nodes.len();
-        self.nodes.entry(node).or_insert((name, rank));
+        let node = Node {
+            number,
+            name,
+            said,
+            rank,
+        };
+        self.nodes.entry(number).or_insert(node);
         true
     }
 
     /// The layer of each node that has one, and how many layers there are; `None` where the graph does not repeat. Nodes
     /// are numbered as they were captured; a graph built otherwise may only show its order as it runs.
     pub(crate) fn layers(&self, names: &Names) -> Option<(Vec<(u64, u16)>, u16)> {
-        let captured: Vec<_> = self
-            .nodes
-            .iter()
-            .map(|(&node, &(name, rank))| (rank, node, name))
-            .collect();
+        let captured: Vec<Node> = self.nodes.values().copied().collect();
         let mut run = captured.clone();
-        run.sort_unstable();
+        run.sort_unstable_by_key(|node| node.rank);
         let (by_number, by_start) = (longest_pass(&captured, names), longest_pass(&run, names));
         let length = |pass: &Option<Pass>| pass.as_ref().map_or(0, |pass| pass.end() - pass.start());
         let (order, pass) = if length(&by_start) > length(&by_number) {
@@ -49,18 +62,21 @@ impl Graph {
         } else {
             (captured, by_number?)
         };
+        let numbered = numbered(&pass, |at| order[at].said, |at| names.is_norm(order[at].name));
+        let ends = numbered.starts.iter().skip(1).map(|&(start, _)| start);
         let mut layers = Vec::new();
-        for (layer, border) in (0..).zip(pass.borders.windows(2)) {
-            layers.extend(order[border[0]..border[1]].iter().map(|&(_, node, _)| (node, layer)));
+        for (&(start, layer), end) in numbered.starts.iter().zip(ends.chain([numbered.end])) {
+            let Some(layer) = layer else { continue };
+            layers.extend(order[start..end].iter().map(|node| (node.number, layer)));
         }
-        Some((layers, u16::try_from(pass.layers()).unwrap_or(u16::MAX)))
+        Some((layers, u16::try_from(numbered.starts.len()).unwrap_or(u16::MAX)))
     }
 }
 
 /// The pass with most kernels, if these are at least half of all: else the graph is a piece of a step.
-fn longest_pass(nodes: &[(usize, u64, u32)], names: &Names) -> Option<Pass> {
-    let text: Vec<u32> = nodes.iter().map(|&(_, _, name)| name).collect();
-    let longest = passes(&text, names, true)
+fn longest_pass(nodes: &[Node], names: &Names) -> Option<Pass> {
+    let text: Vec<u32> = nodes.iter().map(|node| node.name).collect();
+    let longest = passes(&text, names, &[], true)
         .into_iter()
         .max_by_key(|pass| pass.end() - pass.start())?;
     (2 * (longest.end() - longest.start()) >= text.len()).then_some(longest)

@@ -5,8 +5,12 @@
 //! graphs that are only pieces of a step, are looked at in the order of launch. There, a number of layers counts when two
 //! passes have it: a repetition that comes once may be any loop.
 //!
-//! What lies before the first layer and behind the last one has no layer.
+//! What lies before the first layer and behind the last one has no layer. Where a window opened or closed in the middle of a
+//! step, its layers are counted from the end that is there.
+//!
+//! Ranges that name the layers of some kernels say where the others' begin, and their numbers.
 
+mod anchors;
 mod graphs;
 mod names;
 mod passes;
@@ -27,18 +31,21 @@ use arrow_array::{Array as _, DictionaryArray, RecordBatch, StringArray};
 use arrow_schema::ArrowError;
 use rustc_hash::FxHashMap;
 
+use crate::session::model_part::{Part, PathParts};
 use crate::session::structure::graphs::Graph;
 use crate::session::structure::names::Names;
 use crate::session::structure::stream::{Launches, Mark, Stream, Waiting};
 
 /// Columns of `kernels` that the search needs, beside `start_ns`, by which the rows must be sorted.
-pub(crate) const COLUMNS: [&str; 6] = [
+pub(crate) const COLUMNS: [&str; 8] = [
     "device_id",
     "correlation_id",
     "graph_id",
     "graph_node_id",
     "mangled_name",
     "short_name",
+    "nvtx_path",
+    "window",
 ];
 
 /// Passes with the same number of layers among all, at least: one in this many.
@@ -59,6 +66,7 @@ enum Found {
 #[derive(Default)]
 pub(crate) struct Finder {
     launches: Launches,
+    parts: PathParts,
     names: Names,
     numbers: FxHashMap<String, u32>,
     graphs: FxHashMap<GraphKey, Found>,
@@ -72,7 +80,15 @@ impl Finder {
     pub(crate) fn add(&mut self, batch: &RecordBatch) -> Result<(), ArrowError> {
         let rows = Rows::of(batch)?;
         let numbers = self.number_names(batch)?;
-        for row in 0..batch.num_rows() {
+        let said: Vec<Option<u16>> = {
+            let parts = self.parts.of(batch);
+            let layer = |part: &Part| match part {
+                Part::Layer(layer) => Some(*layer),
+                Part::Named(_) => None,
+            };
+            (0..batch.num_rows()).map(|row| parts(row).and_then(layer)).collect()
+        };
+        for (row, &said) in said.iter().enumerate() {
             let launch = self.launches.number(rows.correlations[row]);
             let Some(name) = rows.names.key(row).map(|key| numbers[key]) else {
                 continue;
@@ -80,7 +96,7 @@ impl Finder {
             let device = rows.devices[row];
             let node = rows.node(row);
             let is_known = match node {
-                Some((graph, node)) => self.add_node((device, graph), launch, node, name),
+                Some((graph, node)) => self.add_node((device, graph), launch, node, name, said),
                 None => false,
             };
             if is_known {
@@ -90,6 +106,8 @@ impl Finder {
                 place: (launch, node.map_or(0, |(_, node)| node)),
                 name,
                 graph: node.map(|(graph, _)| graph),
+                said,
+                window: rows.windows[row],
             };
             let stream = self.streams.entry(device).or_default();
             if stream.push(kernel) {
@@ -103,13 +121,13 @@ impl Finder {
     }
 
     /// Notes the node of a graph that is not known yet. True where the stream needs no more of this launch.
-    fn add_node(&mut self, key: GraphKey, launch: i64, node: u64, name: u32) -> bool {
+    fn add_node(&mut self, key: GraphKey, launch: i64, node: u64, name: u32, said: Option<u16>) -> bool {
         let found = self
             .graphs
             .entry(key)
             .or_insert_with(|| Found::Collecting(Graph::default()));
         if let Found::Collecting(graph) = found {
-            if graph.push(launch, node, name) {
+            if graph.push(launch, node, name, said) {
                 return false;
             }
             *found = self.layers.judge(key, graph, &self.names, &mut self.counts);
@@ -135,15 +153,12 @@ impl Finder {
             stream.count(&mut self.counts);
         }
         let most = self.counts.values().copied().max().unwrap_or(0);
-        let counts = &self.counts;
-        let is_counted = |layers: u16| {
-            counts
-                .get(&layers)
-                .is_some_and(|&count| count >= 2 && RARE * count >= most)
-        };
+        let is_counted = |count: usize| count >= 2 && RARE * count >= most;
+        let counts = self.counts.iter().filter(|&(_, &count)| is_counted(count));
+        let depths: Vec<u16> = counts.map(|(&layers, _)| layers).collect();
         let streams = self.streams.into_iter();
         self.layers.streams = streams
-            .map(|(device, stream)| (device, stream.finish(is_counted)))
+            .map(|(device, stream)| (device, stream.finish(&depths)))
             .collect();
         self.layers
     }
@@ -189,11 +204,6 @@ impl Layers {
         *counts.entry(layers).or_default() += 2;
         self.graphs.insert(key, nodes.into_iter().collect());
         Found::Whole(i64::MIN)
-    }
-
-    /// Whether there are none.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.graphs.is_empty() && self.streams.values().all(Vec::is_empty)
     }
 }
 
@@ -253,6 +263,7 @@ impl Lookup {
 struct Rows<'a> {
     devices: &'a [u32],
     correlations: &'a [u32],
+    windows: &'a [u32],
     graphs: &'a arrow_array::UInt32Array,
     nodes: &'a arrow_array::UInt64Array,
     names: &'a DictionaryArray<Int32Type>,
@@ -263,6 +274,7 @@ impl<'a> Rows<'a> {
         Ok(Self {
             devices: column(batch, "device_id")?.as_primitive::<UInt32Type>().values(),
             correlations: column(batch, "correlation_id")?.as_primitive::<UInt32Type>().values(),
+            windows: column(batch, "window")?.as_primitive::<UInt32Type>().values(),
             graphs: column(batch, "graph_id")?.as_primitive::<UInt32Type>(),
             nodes: column(batch, "graph_node_id")?.as_primitive::<UInt64Type>(),
             names: column(batch, "mangled_name")?.as_dictionary(),

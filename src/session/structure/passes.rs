@@ -6,13 +6,14 @@
 //! graph holds the pass.)
 //!
 //! What can't be seen from repetition alone is where in the cycle a layer begins: that is where the repetition begins,
-//! variants of its kernels included, and not right after a norm, since layers begin with one.
+//! variants of its kernels included, and not right after a norm, since layers begin with one. Where a window opened in the
+//! middle of a step, the other end tells: behind the last layer there is the final norm.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::session::structure::names::Names;
 use crate::session::structure::runs::{Run, runs};
-use crate::session::structure::walk::{Block, Bounds, beginning, walk};
+use crate::session::structure::walk::{Block, Bounds, beginning, ending, walk};
 
 /// Kernels of a layer.
 const BLOCK: std::ops::RangeInclusive<usize> = 4..=1024;
@@ -52,10 +53,14 @@ impl Pass {
     }
 }
 
-/// The passes in a sequence, in order. `is_one` says that it is one pass, as a graph's nodes are.
-pub(crate) fn passes(text: &[u32], names: &Names, is_one: bool) -> Vec<Pass> {
+/// The passes in a sequence, in order. `is_one` says that it is one pass, as a graph's nodes are; `edges`, in order, where
+/// steps may have been cut.
+pub(crate) fn passes(text: &[u32], names: &Names, edges: &[usize], is_one: bool) -> Vec<Pass> {
     let mut families = families(text, is_one);
-    let votes: Vec<_> = families.iter().map(|family| family.beginnings(text, names)).collect();
+    let votes: Vec<_> = families
+        .iter()
+        .map(|family| family.beginnings(text, names, edges))
+        .collect();
     // The layers of one model begin with the same kernel, whatever the rest of the block is.
     let mut openers = BTreeMap::<u32, usize>::new();
     for (family, votes) in families.iter().zip(&votes) {
@@ -153,7 +158,7 @@ impl Family {
     }
 
     /// Places of the root at which repetitions begin, and how many kernels speak for each.
-    fn beginnings(&self, text: &[u32], names: &Names) -> BTreeMap<usize, usize> {
+    fn beginnings(&self, text: &[u32], names: &Names, edges: &[usize]) -> BTreeMap<usize, usize> {
         let root = Block {
             kernels: self.root.clone(),
             layer: self.root.len(),
@@ -164,7 +169,11 @@ impl Family {
             let Some(ahead) = place_of(&self.root, &text[run.start..run.start + run.period]) else {
                 continue;
             };
-            let place = beginning(text, &root, (run.start + ahead, 0), &are_alike);
+            let start = (run.start + ahead, 0);
+            let (at, mut place) = beginning(text, &root, start, &are_alike);
+            if edges.binary_search(&at).is_ok() {
+                (_, place) = ending(text, &root, start);
+            }
             *votes.entry(place).or_default() += run.end - run.start;
         }
         votes
@@ -369,7 +378,7 @@ mod tests {
             _ => names.push(&"x".repeat(usize::from(letter) + 1)),
         });
         let text: Vec<u32> = words.concat().bytes().map(u32::from).collect();
-        passes(&text, &names, is_one)
+        passes(&text, &names, &[], is_one)
             .into_iter()
             .map(|pass| pass.borders)
             .collect()

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::tests::judge;
+use super::tests::{found_with, judge};
 use crate::session::synthetic::model::Launched;
 
 const LAYERS: u16 = 24;
@@ -84,5 +84,62 @@ fn a_lost_record_changes_nothing_else() {
             let (of_layers, right, outside) = judge(&launched);
             assert_eq!((right, outside), (of_layers, 0), "{name} without {lost}");
         }
+    }
+}
+
+/// A window may open and close anywhere in a step. Of its first or last layer less than a half may be without number.
+#[test]
+fn steps_that_were_cut_count_from_the_end_that_is_there() {
+    for (name, launched) in all() {
+        for first in (0..260).step_by(37) {
+            let part = &launched[first..launched.len() - first / 2];
+            let (of_layers, right, outside) = judge(part);
+            assert!(
+                of_layers - right <= 12 && outside == 0,
+                "{name} from {first}: {right} of {of_layers}"
+            );
+        }
+    }
+}
+
+/// In compiled code ranges may name the attention of each layer and nothing else.
+#[test]
+fn ranges_around_attention_number_all_kernels() {
+    for (name, launched) in all() {
+        let attention = |kernel: &Launched| {
+            let layer = kernel.layer.filter(|_| kernel.name.starts_with("device_kernel"))?;
+            Some(format!("model.layers.{layer}.self_attn.attn"))
+        };
+        // Also where one step is all there is, and this one was cut: without ranges there would be no layers.
+        let last = launched
+            .iter()
+            .position(|kernel| kernel.layer == Some(LAYERS - 1))
+            .unwrap();
+        for kernels in [0..launched.len(), 0..200, 100..last + 20] {
+            let launched = &launched[kernels.clone()];
+            let found = found_with(launched, attention);
+            let wrong = launched
+                .iter()
+                .zip(found)
+                .filter(|(kernel, found)| kernel.layer != *found);
+            let wrong = wrong.count();
+            assert!(
+                wrong <= if kernels.start == 0 { 0 } else { 12 },
+                "{name} {kernels:?}: {wrong}"
+            );
+        }
+    }
+}
+
+#[test]
+fn ranges_win_over_what_structure_counts() {
+    for (name, launched) in all() {
+        let one_more = |kernel: &Launched| kernel.layer.map(|layer| layer + 1);
+        let said = |kernel: &Launched| {
+            let layer = one_more(kernel).filter(|layer| layer % 3 == 0)?;
+            Some(format!("layer {layer}"))
+        };
+        let found = found_with(&launched, said);
+        assert!(launched.iter().map(one_more).eq(found), "{name}");
     }
 }

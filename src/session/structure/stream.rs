@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::session::structure::anchors::{Numbered, numbered};
 use crate::session::structure::names::Names;
 use crate::session::structure::passes::{Pass, WHOLE, passes};
 
@@ -35,6 +36,9 @@ pub(crate) struct Waiting {
     pub(crate) place: Place,
     pub(crate) name: u32,
     pub(crate) graph: Option<u32>,
+    /// The layer that ranges say.
+    pub(crate) said: Option<u16>,
+    pub(crate) window: u32,
 }
 
 /// From here on, kernels are of this layer.
@@ -42,15 +46,33 @@ pub(crate) struct Waiting {
 pub(crate) struct Mark {
     pub(crate) place: Place,
     pub(crate) layer: Option<u16>,
-    /// Layers of the pass that it belongs to.
-    layers: u16,
+}
+
+/// A pass that was found.
+#[derive(Debug)]
+struct Found {
+    /// One a layer, and one behind the last.
+    marks: Vec<Mark>,
+    /// Ranges say that it is one.
+    is_said: bool,
+    /// A window opened right before it, or closed right behind it: a step was cut there.
+    opened: bool,
+    closed: bool,
+}
+
+impl Found {
+    fn layers(&self) -> u16 {
+        u16::try_from(self.marks.len().saturating_sub(1)).unwrap_or(u16::MAX)
+    }
 }
 
 /// The stream of one device.
 #[derive(Debug, Default)]
 pub(crate) struct Stream {
     waiting: Vec<Waiting>,
-    marks: Vec<Mark>,
+    /// The window of the kernel before those.
+    window: Option<u32>,
+    found: Vec<Found>,
 }
 
 impl Stream {
@@ -76,49 +98,89 @@ impl Stream {
             return;
         }
         let text: Vec<u32> = self.waiting.iter().map(|kernel| kernel.name).collect();
+        let edges: Vec<usize> = (0..count)
+            .filter(|&at| self.window_before(at) != Some(self.waiting[at].window))
+            .collect();
         let safe = if is_last { count } else { count - count / 4 };
         let mut done = 0;
-        for pass in passes(&text, names, false) {
+        for pass in passes(&text, names, &edges, false) {
             if pass.end() > safe {
                 break;
             }
             done = pass.end();
-            self.mark(&pass);
+            self.note(&pass, names, is_last);
         }
         // What no pass was found in is given up, so that this comes to an end.
         let done = if done == 0 { safe } else { done };
+        self.window = self.waiting[..done].last().map(|kernel| kernel.window).or(self.window);
         self.waiting.drain(..done);
     }
 
-    fn mark(&mut self, pass: &Pass) {
-        let layers = u16::try_from(pass.layers()).unwrap_or(u16::MAX);
-        for (layer, &border) in (0..).zip(&pass.borders) {
-            let place = match self.waiting.get(border) {
+    /// The window of the kernel before this one.
+    fn window_before(&self, at: usize) -> Option<u32> {
+        match at.checked_sub(1) {
+            Some(before) => Some(self.waiting[before].window),
+            None => self.window,
+        }
+    }
+
+    fn note(&mut self, pass: &Pass, names: &Names, is_last: bool) {
+        let waiting = &self.waiting;
+        let Numbered { starts, end, is_said } =
+            numbered(pass, |at| waiting[at].said, |at| names.is_norm(waiting[at].name));
+        let mark = |(at, layer): (usize, Option<u16>)| Mark {
+            place: match waiting.get(at) {
                 Some(kernel) => kernel.place,
-                None => self
-                    .waiting
+                None => waiting
                     .last()
                     .map_or((i64::MAX, 0), |last| (last.place.0, last.place.1 + 1)),
-            };
-            self.marks.push(Mark {
-                place,
-                layer: (layer < layers).then_some(layer),
-                layers,
-            });
-        }
+            },
+            layer,
+        };
+        let ends = starts.iter().skip(1).map(|&(start, _)| start).chain([end]);
+        let longest = starts.iter().zip(ends).map(|(&(start, _), end)| end - start).max();
+        // Less than a layer may be left of the one that was cut.
+        let (before, behind) = (
+            pass.start().saturating_sub(longest.unwrap_or(0)),
+            (end + longest.unwrap_or(0)).min(waiting.len() - 1),
+        );
+        let window = |at: usize| Some(waiting[at].window);
+        let first = self.window_before(before);
+        self.found.push(Found {
+            is_said,
+            opened: first != window(pass.start()),
+            closed: window(end - 1) != window(behind) || (is_last && behind == waiting.len() - 1),
+            marks: starts.into_iter().chain([(end, None)]).map(mark).collect(),
+        });
     }
 
     /// How many passes have which number of layers.
     pub(crate) fn count(&self, counts: &mut BTreeMap<u16, usize>) {
-        let ends = self.marks.iter().filter(|mark| mark.layer.is_none());
-        ends.for_each(|mark| *counts.entry(mark.layers).or_default() += 1);
+        self.found
+            .iter()
+            .for_each(|pass| *counts.entry(pass.layers()).or_default() += 1);
     }
 
-    /// The marks of passes with one of these numbers of layers, in order of launch.
-    pub(crate) fn finish(mut self, is_counted: impl Fn(u16) -> bool) -> Vec<Mark> {
-        self.marks.retain(|mark| is_counted(mark.layers));
-        self.marks.sort_by_key(|mark| mark.place);
-        self.marks
+    /// The marks of passes that ranges name or that have one of these numbers of layers, in order of launch. Of a step that
+    /// was cut by a window, they have the number that the layers of whole ones have, if all these have as many.
+    pub(crate) fn finish(self, depths: &[u16]) -> Vec<Mark> {
+        let depth = <[u16; 1]>::try_from(depths).map(|[depth]| depth);
+        let mut marks = Vec::new();
+        for mut pass in self.found {
+            let layers = pass.layers();
+            let missing = depth.ok().and_then(|depth| depth.checked_sub(layers)).unwrap_or(0);
+            let is_cut = missing > 0 && pass.opened != pass.closed;
+            if !pass.is_said && !depths.contains(&layers) && !is_cut {
+                continue;
+            }
+            if !pass.is_said && is_cut && pass.opened {
+                let numbers = pass.marks.iter_mut().filter_map(|mark| mark.layer.as_mut());
+                numbers.for_each(|layer| *layer += missing);
+            }
+            marks.append(&mut pass.marks);
+        }
+        marks.sort_by_key(|mark| mark.place);
+        marks
     }
 }
 

@@ -27,15 +27,24 @@ fn rounds(count: usize, decode: usize, batches: &[u32]) -> Vec<(bool, u32)> {
     (0..count).flat_map(round).collect()
 }
 
-fn batch(launched: &[Launched]) -> RecordBatch {
+fn batch(launched: &[Launched], path: impl Fn(&Launched) -> Option<String>) -> RecordBatch {
     let mut builder = KernelsBuilder::default();
-    model_kernels(7, launched, 1_000).for_each(|row| builder.push(row));
-    let schema = <KernelsBuilder as crate::schema::columns::TableBuilder>::table().arrow_schema();
+    let paths: Vec<Option<String>> = launched.iter().map(path).collect();
+    for (mut row, path) in model_kernels(7, launched, 1_000).zip(&paths) {
+        row.nvtx_path = path.as_deref();
+        builder.push(row);
+    }
+    let schema = KernelsBuilder::table().arrow_schema();
     RecordBatch::try_new(schema, builder.finish()).unwrap()
 }
 
-pub(super) fn found(launched: &[Launched]) -> Vec<Option<u16>> {
-    let batch = batch(launched);
+fn found(launched: &[Launched]) -> Vec<Option<u16>> {
+    found_with(launched, |_| None)
+}
+
+/// The layers that structure gives, where kernels have these paths of ranges.
+pub(super) fn found_with(launched: &[Launched], path: impl Fn(&Launched) -> Option<String>) -> Vec<Option<u16>> {
+    let batch = batch(launched, path);
     let mut finder = Finder::default();
     for from in (0..batch.num_rows()).step_by(5000) {
         finder

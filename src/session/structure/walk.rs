@@ -42,22 +42,33 @@ pub(crate) fn walk(
     walk.borders
 }
 
-/// The kernel of the block with which the repetition begins, found by walking back from somewhere in it. Variants of the
-/// block's kernels count.
-pub(crate) fn beginning(text: &[u32], block: &Block, start: Start, are_alike: &dyn Fn(u32, u32) -> bool) -> usize {
-    let bounds = Bounds {
-        start: 0,
-        end: text.len(),
-        bridge: 0,
-    };
-    let mut walk = Walk::new(text, block, start, false, bounds);
-    walk.go();
+/// Where the repetition begins, in the sequence and in the block, found by walking back from somewhere in it. Variants of
+/// the block's kernels count.
+pub(crate) fn beginning(text: &[u32], block: &Block, start: Start, are_alike: &dyn Fn(u32, u32) -> bool) -> Start {
+    let mut walk = end_of_walk(text, block, start, false);
     let mut steps = 0;
     while steps < block.kernels.len() && walk.is_variant(are_alike) {
         walk.step(1, 1);
         steps += 1;
     }
-    walk.place
+    (walk.at, walk.place)
+}
+
+/// Where the repetition ends, in the sequence and in the block.
+pub(crate) fn ending(text: &[u32], block: &Block, start: Start) -> Start {
+    let walk = end_of_walk(text, block, start, true);
+    (walk.at, walk.place)
+}
+
+fn end_of_walk<'a>(text: &'a [u32], block: &'a Block, start: Start, forward: bool) -> Walk<'a> {
+    let bounds = Bounds {
+        start: 0,
+        end: text.len(),
+        bridge: 0,
+    };
+    let mut walk = Walk::new(text, block, start, forward, bounds);
+    walk.go();
+    walk
 }
 
 struct Walk<'a> {
