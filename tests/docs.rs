@@ -29,6 +29,27 @@ Text is dictionary-encoded. A column that this CUPTI version can't give is null,
 reversed timestamp is no row: it is counted in `losses`.
 ";
 
+const LAYERS: &str = "
+# Layers
+
+`kernels.layer` is filled in by compaction, and by the reader for a session that was not compacted. A name in `nvtx_path`
+says it first (`layer_source` is `nvtx`):
+
+- The outermost range with `layer`, `layers`, `block`, `blocks` or `h` and a number: `model.layers.12.self_attn`, `layer 3`,
+  `blocks[7]` and `transformer.h.3` are of layer 12, 3, 7 and 3. Between word and number there may be one of `. _[` or a
+  space, `=` only for layers, or nothing; `h` takes `.` or `[` alone. The numbers of a vision or audio tower count other
+  layers: there, `layer` is the name up to the number, `visual.blocks.7`.
+- Without one, the innermost range whose last word, after the last dot and without arguments, is `embed_tokens`,
+  `word_embeddings`, `embedding`, `embeddings`, `wte`, `norm`, `final_norm`, `final_layernorm`, `ln_f`, `lm_head`, `logits`,
+  `logits_processor`, `compute_logits`, `sampling`, `sampler` or `sample`: that word.
+
+Where no range says it, the structure does (`layer_source` is `structure`): a forward pass repeats a block of kernels, so
+each repetition is a layer, counted from 0, which begins with its norm. What lies before the first and behind the last layer
+is null. Where ranges name some kernels of a pass, the others' layers are counted from these, and no border lies within a
+range. Where the two contradict each other, ranges win. A pass that was cut because a window opened or closed in the middle
+of a step is counted from the end that is there, if all other passes of the process have one number of layers.
+";
+
 fn table_section(table: &Table) -> String {
     let mut text = format!(
         "\n## {}\n{}\n\n| column | type | null | meaning |\n|---|---|---|---|\n",
@@ -57,6 +78,7 @@ fn schema_page() -> String {
          colonel that reads it.\n\n# Tables\n"
     );
     tables::all().iter().for_each(|table| text += &table_section(table));
+    text += LAYERS;
     text += "\n# Environment\n\n| variable | read by | meaning |\n|---|---|---|\n";
     for variable in env::ALL {
         let _ = writeln!(text, "| `{}` | {} | {} |", variable.name, variable.reader, variable.doc);

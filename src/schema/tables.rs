@@ -96,8 +96,8 @@ tables! {
         priority: MaybeI32 = "Priority of the launch; null before CUPTI 13.1.",
         window: U32 = "Window in which it was launched; of several that were open, the one opened last.",
         nvtx_path: MaybeText = "NVTX ranges open at its launch, outermost first, joined by `/`.",
-        layer: MaybeText = "Part of the model that it belongs to.",
-        layer_source: MaybeText = "What says so: `nvtx` or `structure`.",
+        layer: MaybeText = "Part of the model that it belongs to: a layer's number, or a name.",
+        layer_source: MaybeText = "What says so: `nvtx`, the names of ranges, or `structure`, the repetition of kernels.",
         waves: MaybeF64 = "Grid size over the blocks that the GPU holds at once. Added by compaction or the reader.",
         theoretical_occupancy_pct: MaybeF64 = "Warps resident on an SM, per cent of its maximum. Added by compaction or the reader.",
     }
