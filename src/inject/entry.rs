@@ -64,7 +64,7 @@ pub(crate) fn gate_by() -> Option<&'static str> {
 
 /// The driver initialises: called on the host's thread inside cuInit. `ours`: address of our cudaProfilerStart.
 pub fn initialize_injection(ours: *const c_void) -> i32 {
-    guard::ffi(1, || {
+    from_host(1, || {
         if let Some(guest) = start() {
             cuda_initialized(guest, ours);
         }
@@ -118,7 +118,7 @@ pub fn cu_profiler_stop() -> u32 {
 
 fn start_then(real: &Shadowed) -> u32 {
     // Our own failure must not keep the host's call from being made.
-    guard::ffi((), || {
+    from_host((), || {
         if let Some(guest) = start().filter(|guest| opens_by_preload(guest)) {
             guest.open_window(Open::by(Trigger::Profiler), true);
         }
@@ -127,12 +127,17 @@ fn start_then(real: &Shadowed) -> u32 {
 }
 
 fn stop_then(real: &Shadowed) -> u32 {
-    guard::ffi((), || {
+    from_host((), || {
         if let Some(guest) = guest().filter(|guest| opens_by_preload(guest)) {
             let _ = guest.close_window(Which::Profiler, None, true);
         }
     });
     real.call()
+}
+
+/// What a host's thread does here takes locks that an NVTX call of a signal handler would wait for.
+fn from_host<T>(fallback: T, body: impl FnOnce() -> T) -> T {
+    guard::ffi(fallback, || nvtx::quietly(body))
 }
 
 fn opens_by_preload(guest: &Guest) -> bool {
@@ -146,14 +151,14 @@ pub(crate) fn profiler_started(mark: Option<u32>) {
             mark,
             ..Open::by(Trigger::Profiler)
         };
-        guest.open_window(open, false);
+        nvtx::quietly(|| guest.open_window(open, false));
     }
 }
 
 /// CUPTI calls back at the entry of cuProfilerStop, on the host's thread.
 pub(crate) fn profiler_stopped(mark: Option<u32>) {
     if let Some(guest) = guest() {
-        let _ = guest.close_window(Which::Profiler, mark, false);
+        let _ = nvtx::quietly(|| guest.close_window(Which::Profiler, mark, false));
     }
 }
 

@@ -24,6 +24,7 @@ pub(crate) use calls::{initialize, initialize_extension};
 pub(crate) use filter::Filter;
 pub(crate) use outbox::{Outbox, push_row, window_of};
 pub(crate) use sweep::{open_waiting, start, stop};
+pub(crate) use thread::quietly;
 
 use crate::inject::config::Config;
 use crate::inject::entry;
@@ -37,6 +38,8 @@ static EPOCH: AtomicU64 = AtomicU64::new(0);
 static EPOCH_MARKS: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 /// Grows by one in each fork's child.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
+/// The guest has given up: an epoch that nothing follows.
+const HALTED: u64 = u64::MAX - 1;
 static STATE: AtomicPtr<State> = AtomicPtr::new(std::ptr::null_mut());
 
 const KNOWN: u64 = 1 << 32;
@@ -79,7 +82,7 @@ fn is_recording(epoch: u64) -> bool {
 
 /// Whether a range that ends now is told: not if the sweep at the last window's close has told it already.
 fn is_told(epoch: u64, swept: u64) -> bool {
-    is_recording(epoch) || swept < epoch
+    is_recording(epoch) || (swept < epoch && epoch != HALTED)
 }
 
 fn epoch() -> u64 {
@@ -121,17 +124,22 @@ fn set_epoch_mark(guest: &Guest, epoch: u64, mark: Option<u32>) {
 
 /// True where the writer has to look for ranges by itself.
 pub(crate) fn may_bring_ranges() -> bool {
-    is_recording(epoch()) && !STATE.load(Ordering::Relaxed).is_null()
+    is_recording(epoch()) && is_in_use()
+}
+
+/// True once a library with NVTX has called us.
+fn is_in_use() -> bool {
+    !STATE.load(Ordering::Acquire).is_null()
 }
 
 /// True once a push may have asked CUPTI for its correlation id.
 pub(crate) fn are_marked() -> bool {
-    !STATE.load(Ordering::Relaxed).is_null() && entry::guest().is_some_and(|guest| guest.config.nvtx_marks)
+    is_in_use() && entry::guest().is_some_and(|guest| guest.config.nvtx_marks)
 }
 
 /// The guest gives up: nothing is recorded from here on.
 pub(crate) fn halt() {
-    EPOCH.store(0, Ordering::Release);
+    EPOCH.store(HALTED, Ordering::Release);
 }
 
 /// In a fork's child: ranges that are open are the parent's, and locks in the old state may be held for ever.

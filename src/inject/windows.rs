@@ -219,6 +219,13 @@ impl WindowFinder {
         self.boundaries.get(after.checked_sub(1)?)?.holder
     }
 
+    /// Number of the newest window that opened, or went on after another one, within a stretch from one launch to another.
+    pub(crate) fn find_within(&self, start: (u32, i64), end: (u32, i64)) -> Option<u32> {
+        let after = |(id, ns)| self.boundaries.partition_point(|boundary| boundary.is_before(id, ns));
+        let within = self.boundaries.get(after(start)..after(end))?;
+        within.iter().rev().find_map(|boundary| boundary.holder)
+    }
+
     /// True for the driver call by which a window was marked: ours, not the program's.
     pub(crate) fn is_mark(&self, correlation_id: u32) -> bool {
         let mark = Some(correlation_id);

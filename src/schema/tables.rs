@@ -201,7 +201,7 @@ tables! {
         end_ns: MaybeI64 = "End, Unix ns; null where it was open as the last window closed, or as its thread ended.",
         start_correlation_id: MaybeU32 = "Newest correlation id at its start, or at the opening of the window that it was open before: what it launched has later ones. Null where no id could be had.",
         end_correlation_id: MaybeU32 = "Newest correlation id at its end, or at the closing of the last window: what it launched has none later. Null where no id could be had.",
-        window: U32 = "Window in which it started; of one that was open before, in which it ended.",
+        window: U32 = "Window in which it started; of one that was open before, or told as open before, in which it ended.",
     }
     /// A stretch of time in which records count: one start/stop pair of the gate. Windows of a process may nest and overlap.
     windows WindowRow WindowsBuilder {

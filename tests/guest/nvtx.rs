@@ -452,3 +452,80 @@ fn a_tool_that_can_not_be_had_is_told() {
     assert_eq!(paths(&ended), ["a"]);
     ended.session().problem("nvtx_chain");
 }
+
+#[test]
+fn a_range_that_ends_in_a_later_window_has_a_row_for_that_one() {
+    // One of each kind; `late` began within window 1.
+    let ended = run(
+        "--gate profiler",
+        "I P >alate +ashared l1 p l2 P l3 -0 < l4 p l5 >anew < s",
+    );
+    let rows = ranges(&ended);
+    let ends = rows.numbers("end_ns").into_iter().map(|end| end.is_some());
+    let mut found: Vec<_> = rows
+        .texts("path")
+        .into_iter()
+        .zip(rows.all("window"))
+        .zip(ends)
+        .map(|((path, window), end)| (path, window, end))
+        .collect();
+    found.sort();
+    let mut expected = [
+        ("late", 1, false),
+        ("late", 2, true),
+        ("late/shared", 1, false),
+        ("late/shared", 2, true),
+    ]
+    .map(|(path, window, end)| (path.to_owned(), window, end));
+    expected.sort();
+    assert_eq!(found, expected);
+    ended.session().assert_nothing_lost();
+}
+
+#[test]
+fn without_marks_ranges_still_belong_to_the_window_that_they_were_open_in() {
+    let ended = setup(
+        "--gate profiler",
+        "I >aouter +ashared t5 P >ainner l1 p t30 l2 < < -0 P p s",
+    )
+    .env("COLONEL_NVTX_MARKS", "0")
+    .run()
+    .assert_code(0);
+    let rows = ranges(&ended);
+    let mut found: Vec<_> = rows.texts("path").into_iter().zip(rows.all("window")).collect();
+    found.sort();
+    let expected = ["outer", "outer/inner", "outer/shared"].map(|path| (path.to_owned(), 1));
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn pushes_without_pops_are_told_up_to_a_limit() {
+    let ended = run("--gate profiler", "I P >>20000 l1 p P l2 p s");
+    let rows = ranges(&ended);
+    let session = ended.session();
+    assert_eq!(rows.tally("window"), BTreeMap::from([(1, 10_000), (2, 10_000)]));
+    assert_eq!(rows.all("depth").iter().min(), Some(&10_000), "the innermost");
+    assert_eq!(session.lost("nvtx_ranges", "too_many_open"), 20_000);
+    let kernels = session.table("kernels").maybe_texts("nvtx_path");
+    assert!(kernels.iter().flatten().all(|path| path.ends_with("/n19999")) && kernels.len() == 3);
+}
+
+#[test]
+fn a_signal_handler_may_push_while_its_thread_tells_of_ranges() {
+    let ended = run("--gate profiler", "I >>3000 k W300 P l1 p s");
+    assert_eq!(ended.session().process().windows.len(), 301);
+    assert_eq!(ended.session().count("kernels"), 1);
+}
+
+#[test]
+fn a_process_that_leaves_within_a_push_does_not_wait_for_itself() {
+    let ended = run("", "I >aa l1 s >S");
+    assert!(ended.took < std::time::Duration::from_millis(2_500), "{:?}", ended.took);
+    let session = ended.session();
+    assert_eq!(
+        (session.count("kernels"), session.process().ended_ns.is_some()),
+        (1, true)
+    );
+    // What was open on that thread could not be told.
+    assert_eq!(session.losses().len(), 1, "{:?}", session.losses());
+}

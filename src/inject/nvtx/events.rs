@@ -2,18 +2,18 @@
 //!
 //! The clock and CUPTI are asked with no lock held.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::inject::command::{Open as Wish, Trigger, Which};
 use crate::inject::entry;
-use crate::inject::guest::lock;
+use crate::inject::guest::{Guest, lock};
 use crate::inject::losses::Reason;
 use crate::inject::nvtx::abi::Text;
 use crate::inject::nvtx::registry::{DOMAINS, STRINGS};
-use crate::inject::nvtx::stack::{Details, Kind, Moment, Path, Range};
-use crate::inject::nvtx::thread::{Held, Holder, Open, Thread, with};
+use crate::inject::nvtx::stack::{Details, Kind, Moment, Path, Range, Snapshot};
+use crate::inject::nvtx::thread::{Held, Holder, Open, Thread, lock_soon, with};
 use crate::inject::nvtx::{epoch, is_recording, is_told, mark, newest_mark, opening_mark, state, text};
 use crate::inject::threads::now_ns;
 
@@ -21,6 +21,8 @@ use crate::inject::threads::now_ns;
 pub(crate) const NO_LEVEL: i32 = -1;
 /// Ranges that wait for their end, of all threads; more are not kept.
 const MAX_STARTED: usize = 100_000;
+/// Open ranges that are told as recording stops, of each thread and of those that were started: the newest.
+const MAX_TOLD: usize = 10_000;
 
 /// Ids that we give; a chained tool's own are used where it gives any.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1 << 63);
@@ -46,19 +48,31 @@ impl Name {
 }
 
 /// A range that any thread may end.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Started {
     pub(crate) thread: Arc<Thread>,
     pub(crate) path: Path,
     depth: u32,
     pub(crate) details: Details,
     start: Moment,
+    /// It was told as open.
+    is_told: bool,
 }
 
 impl Started {
-    pub(crate) fn range(&self, end: End) -> Range {
-        let path = self.path.clone();
-        of(&self.thread, Kind::StartEnd, path, self.depth, self.details, self.start).told(end)
+    fn range(self, end: End) -> Range {
+        let range = of(
+            &self.thread,
+            Kind::StartEnd,
+            self.path,
+            self.depth,
+            self.details,
+            self.start,
+        );
+        Range {
+            is_again: self.is_told,
+            ..range.told(end)
+        }
     }
 }
 
@@ -68,7 +82,8 @@ pub(crate) struct AllStarted(pub(crate) Mutex<OpenStarted>);
 
 #[derive(Debug, Default)]
 pub(crate) struct OpenStarted {
-    pub(crate) by_id: HashMap<u64, Started>,
+    /// The newest last.
+    pub(crate) by_id: BTreeMap<u64, Started>,
     /// Epoch of the last sweep that told of them.
     pub(crate) swept: u64,
 }
@@ -87,10 +102,10 @@ impl Range {
     /// With its end, and with the marks that were not taken since records were off then.
     fn told(mut self, end: End) -> Range {
         self.start.mark = self.start.mark.or_else(opening_mark);
-        (self.end_ns, self.end_mark) = match end {
-            End::At(moment) => (Some(moment.ns), moment.mark.or_else(newest_mark)),
-            End::Open => (None, newest_mark()),
-            End::Never => (None, None),
+        (self.end_ns, self.end_mark, self.seen_ns) = match end {
+            End::At(moment) => (Some(moment.ns), moment.mark.or_else(newest_mark), moment.ns),
+            End::Open => (None, newest_mark(), now_ns()),
+            End::Never => (None, None, now_ns()),
         };
         self
     }
@@ -106,6 +121,8 @@ fn of(thread: &Thread, kind: Kind, path: Path, depth: u32, details: Details, sta
         start,
         end_ns: None,
         end_mark: None,
+        seen_ns: start.ns,
+        is_again: false,
     }
 }
 
@@ -179,7 +196,10 @@ pub(crate) fn pop(domain: usize) -> i32 {
             let depth = number(popped.index);
             let end = end.unwrap_or_else(|| now(before));
             let range = of(thread, Kind::PushPop, path, depth, frame.details, frame.start);
-            tell(Some(range.told(End::At(end))));
+            tell(Some(Range {
+                is_again: popped.is_again,
+                ..range.told(End::At(end))
+            }));
         }
         withdraw(wish);
         Some(i32::try_from(popped.level).unwrap_or(i32::MAX))
@@ -207,6 +227,7 @@ pub(crate) fn start(details: Details, name: Name, theirs: Option<u64>) -> u64 {
                 depth,
                 details,
                 start,
+                is_told: false,
             };
             started.by_id.insert(id, new);
         }
@@ -253,38 +274,91 @@ pub(crate) fn mark_moment(details: Details, name: Name) {
 
 /// A thread ends with ranges that it never popped.
 pub(crate) fn thread_ends(thread: &Thread) {
+    tell_open(thread, End::Never);
     let mut open = lock(&thread.open);
-    let is_told = is_told(epoch(), open.swept);
-    let ranges = if is_told {
-        open_ranges(thread, &mut open, End::Never)
-    } else {
-        Vec::new()
-    };
     let pushed = |holder: &mut Holder| matches!(holder.range, Held::Pushed(_));
     let holder = open.holder.take_if(pushed);
     drop(open);
-    if let Some(guest) = entry::guest() {
-        guest.ranges.keep(ranges);
-        if let Some(holder) = holder {
-            // CUPTI is left alone on a thread that has lost its thread-locals.
-            guest.leave(Which::Wish(holder.wish));
-        }
+    if let (Some(holder), Some(guest)) = (holder, entry::guest()) {
+        // CUPTI is left alone on a thread that has lost its thread-locals.
+        guest.leave(Which::Wish(holder.wish));
     }
 }
 
-/// The open ranges of a thread, as they are told where nobody sees their end.
-pub(crate) fn open_ranges(thread: &Thread, open: &mut Open, end: End) -> Vec<Range> {
-    let frames: Vec<_> = open
-        .stack
-        .frames()
-        .iter()
-        .map(|frame| (frame.details, frame.start))
-        .collect();
-    let ranges = frames.into_iter().enumerate().filter_map(|(index, (details, start))| {
-        let path = open.stack.path(index)?;
-        Some(of(thread, Kind::PushPop, path, number(index), details, start).told(end))
+/// Tells of the open ranges of a thread, where nobody sees their end; not twice of the same stretch of recording.
+pub(crate) fn tell_open(thread: &Thread, end: End) {
+    let Some(guest) = entry::guest() else { return };
+    let mut copy = Snapshot::default();
+    loop {
+        let Some(mut open) = lock_soon(&thread.open) else {
+            // They are told as they end, if they ever do.
+            guest.losses.add("nvtx_ranges", Reason::NotSealed, None);
+            return;
+        };
+        let epoch = epoch();
+        if !is_told(epoch, open.swept) {
+            return;
+        }
+        match open.stack.tell_open(&mut copy, MAX_TOLD) {
+            Ok(()) => {
+                open.swept = epoch;
+                break;
+            }
+            Err(room) => {
+                // With the lock free: the thread may be in malloc, in a handler that waits for the lock.
+                drop(open);
+                copy = Snapshot::with(room);
+            }
+        }
+    }
+    let left_out = copy.left_out() as u64;
+    let ranges = copy.ranges().map(|seen| {
+        let range = of(
+            thread,
+            Kind::PushPop,
+            seen.path,
+            number(seen.index),
+            seen.details,
+            seen.start,
+        );
+        Range {
+            is_again: seen.is_again,
+            ..range.told(end)
+        }
     });
-    ranges.collect()
+    keep(guest, ranges.collect(), left_out);
+}
+
+/// Tells of the ranges that any thread may end.
+pub(crate) fn tell_started(all: &AllStarted) {
+    let Some(guest) = entry::guest() else { return };
+    let in_time = || {
+        let started = lock_soon(&all.0);
+        if started.is_none() {
+            guest.losses.add("nvtx_ranges", Reason::NotSealed, None);
+        }
+        started
+    };
+    let Some(count) = in_time().map(|started| started.by_id.len()) else {
+        return;
+    };
+    let mut copy = Vec::with_capacity(count.min(MAX_TOLD));
+    let Some(mut started) = in_time() else { return };
+    let left_out = started.by_id.len().saturating_sub(copy.capacity());
+    for newest in started.by_id.values_mut().rev().take(copy.capacity()) {
+        copy.push(newest.clone());
+        newest.is_told = true;
+    }
+    started.swept = epoch();
+    drop(started);
+    let ranges = copy.into_iter().map(|started| started.range(End::Open));
+    keep(guest, ranges.collect(), left_out as u64);
+}
+
+fn keep(guest: &Guest, ranges: Vec<Range>, left_out: u64) {
+    let refused = guest.ranges.keep(ranges);
+    guest.losses.add("nvtx_ranges", Reason::TooManyOpen, Some(left_out));
+    guest.losses.add("nvtx_ranges", Reason::QueueFull, Some(refused));
 }
 
 fn matches(name: &str, domain: usize) -> bool {

@@ -8,13 +8,14 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use crate::inject::guest::lock;
 use crate::inject::nvtx::registry::{DOMAINS, category};
 use crate::inject::nvtx::stack::Range;
-use crate::inject::threads::now_ns;
 use crate::inject::windows::WindowFinder;
 use crate::schema::columns::TableBuilder as _;
 use crate::schema::tables::{NvtxRangeRow, NvtxRangesBuilder};
 
 /// Ranges that wait for the writer, which comes every 20 ms: 800,000 a second.
 const QUEUE: usize = 16_384;
+/// Ranges that are kept beside it.
+const MAX_KEPT: usize = 2 * QUEUE;
 
 /// Ranges on their way.
 #[derive(Debug, Default)]
@@ -27,10 +28,18 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
+    /// Makes the queue, so that no thread of the program has to.
+    pub(crate) fn prepare(&self) {
+        self.queue();
+    }
+
+    fn queue(&self) -> &(Sender<Range>, Receiver<Range>) {
+        self.queue.get_or_init(|| bounded(QUEUE))
+    }
+
     /// False: the queue is full.
     pub(crate) fn send(&self, range: Range) -> bool {
-        let (sender, _) = self.queue.get_or_init(|| bounded(QUEUE));
-        sender.try_send(range).is_ok()
+        self.queue().0.try_send(range).is_ok()
     }
 
     /// True if the writer has to be called: not while a call is on its way, since windows by the thousand would fill the
@@ -39,14 +48,19 @@ impl Outbox {
         !self.called.swap(true, Ordering::AcqRel)
     }
 
-    /// The writer heard it.
+    /// The writer heard it, and looks whether ranges are recorded only then: who was told by `must_call` that a call is on
+    /// its way has said so before.
     pub(crate) fn heard(&self) {
-        self.called.store(false, Ordering::Release);
+        self.called.swap(false, Ordering::AcqRel);
     }
 
-    /// Keeps ranges for the writer's next look.
-    pub(crate) fn keep(&self, ranges: Vec<Range>) {
-        lock(&self.kept).extend(ranges);
+    /// Keeps ranges for the writer's next look; how many it could not.
+    pub(crate) fn keep(&self, mut ranges: Vec<Range>) -> u64 {
+        let mut kept = lock(&self.kept);
+        let refused = (kept.len() + ranges.len()).saturating_sub(MAX_KEPT);
+        // The innermost are the last.
+        kept.extend(ranges.drain(refused.min(ranges.len())..));
+        refused as u64
     }
 
     /// Takes what has come, at most as many as the queue holds at a time.
@@ -58,10 +72,14 @@ impl Outbox {
     }
 }
 
-/// A range's window: the one in which it started; of one that was open before, the one in which it ended.
+/// A range's window: the one in which it started; of one that was open before, the one in which it ended, or was open.
 pub(crate) fn window_of(range: &Range, windows: &WindowFinder) -> Option<u32> {
-    let find = |mark: Option<u32>, ns| windows.find(mark.unwrap_or(0), ns);
-    find(range.start.mark, range.start.ns).or_else(|| find(range.end_mark, range.end_ns.unwrap_or_else(now_ns)))
+    let start = (range.start.mark.unwrap_or(0), range.start.ns);
+    let end = (range.end_mark.unwrap_or(0), range.seen_ns);
+    let started_in = windows.find(start.0, start.1).filter(|_| !range.is_again);
+    started_in
+        .or_else(|| windows.find(end.0, end.1))
+        .or_else(|| windows.find_within(start, end))
 }
 
 /// Makes a row of a range.
@@ -75,7 +93,7 @@ pub(crate) fn push_row(rows: &mut NvtxRangesBuilder, pid: u32, range: &Range, wi
         payload: range.details.payload.text().as_deref(),
         kind: range.kind.name(),
         depth: range.depth,
-        path: range.path.text(),
+        path: &range.path.text(),
         start_ns: range.start.ns,
         end_ns: range.end_ns,
         start_correlation_id: range.start.mark,

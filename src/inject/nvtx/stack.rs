@@ -1,5 +1,6 @@
 //! The ranges that a thread has open, and what is told of one. No clock, no CUPTI, no other thread.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -51,22 +52,40 @@ pub(crate) struct Details {
     pub(crate) payload: Payload,
 }
 
-/// The name of a range behind those that it lies in, joined by `/`.
+/// The name of a range behind those that it lies in, joined by `/`: a part of a text that several may share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Path {
-    text: Arc<str>,
+    names: Arc<str>,
+    from: usize,
     name_at: usize,
+    end: usize,
+    /// Its beginning is left out.
+    is_cut: bool,
 }
 
 impl Path {
-    pub(crate) fn text(&self) -> &str {
-        &self.text
+    pub(crate) fn text(&self) -> Cow<'_, str> {
+        let text = self.names.get(self.from..self.end).unwrap_or_default();
+        if self.is_cut {
+            Cow::Owned(format!("{CUT}{text}"))
+        } else {
+            Cow::Borrowed(text)
+        }
     }
 
     /// The range's own name.
     pub(crate) fn name(&self) -> &str {
-        self.text.get(self.name_at..).unwrap_or_default()
+        self.names.get(self.name_at..self.end).unwrap_or_default()
     }
+}
+
+/// Where the shown part of a path begins, so that it is no longer than a name may be.
+fn shown_from(names: &str, name_at: usize, end: usize) -> usize {
+    let mut from = end.saturating_sub(MAX_NAME_BYTES);
+    while !names.is_char_boundary(from) {
+        from += 1;
+    }
+    from.min(name_at)
 }
 
 /// A range as it goes to the writer.
@@ -83,10 +102,14 @@ pub(crate) struct Range {
     pub(crate) end_ns: Option<i64>,
     /// Of one that is still open: the correlation id up to which it is known to have been.
     pub(crate) end_mark: Option<u32>,
+    /// Its end, or when it was seen to be open.
+    pub(crate) seen_ns: i64,
+    /// It was open as recording stopped once before, and told then.
+    pub(crate) is_again: bool,
 }
 
 /// A range that is open.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Frame {
     name_at: usize,
     name_end: usize,
@@ -102,7 +125,75 @@ pub(crate) struct Stack {
     names: String,
     frames: Vec<Frame>,
     unkept: u32,
+    /// How many, from the outermost, were told as open.
+    told: usize,
     paths: HashSet<Arc<str>>,
+}
+
+/// What was open on a thread: the innermost ranges, and the names that their paths are made of.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot {
+    names: String,
+    frames: Vec<Frame>,
+    /// Ranges around these, and where in the thread's names these begin.
+    below: usize,
+    skipped: usize,
+    told: usize,
+}
+
+/// What a snapshot needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Room {
+    frames: usize,
+    bytes: usize,
+}
+
+/// One range of a snapshot.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) index: usize,
+    pub(crate) path: Path,
+    pub(crate) details: Details,
+    pub(crate) start: Moment,
+    pub(crate) is_again: bool,
+}
+
+impl Snapshot {
+    /// One with room, and with some more, since the thread may go on meanwhile.
+    pub(crate) fn with(room: Room) -> Snapshot {
+        Snapshot {
+            names: String::with_capacity(2 * room.bytes),
+            frames: Vec::with_capacity(2 * room.frames),
+            ..Snapshot::default()
+        }
+    }
+
+    /// How many ranges it has not.
+    pub(crate) fn left_out(&self) -> usize {
+        self.below
+    }
+
+    pub(crate) fn ranges(self) -> impl Iterator<Item = Seen> {
+        let names: Arc<str> = Arc::from(self.names);
+        self.frames.into_iter().enumerate().map(move |(number, frame)| {
+            let (name_at, end) = (frame.name_at - self.skipped, frame.name_end - self.skipped);
+            let from = shown_from(&names, name_at, end);
+            let index = self.below + number;
+            Seen {
+                index,
+                path: Path {
+                    names: Arc::clone(&names),
+                    from,
+                    name_at,
+                    end,
+                    is_cut: from + self.skipped > 0,
+                },
+                details: frame.details,
+                start: frame.start,
+                is_again: index < self.told,
+            }
+        })
+    }
 }
 
 /// What was popped.
@@ -114,6 +205,8 @@ pub(crate) struct Popped {
     pub(crate) range: Option<(Frame, Option<Path>)>,
     /// Where it was among the open ones.
     pub(crate) index: usize,
+    /// It was told as open before.
+    pub(crate) is_again: bool,
 }
 
 impl Stack {
@@ -155,17 +248,43 @@ impl Stack {
                 level: below.map_or(0, |frame| frame.level + 1) + self.unkept,
                 range: None,
                 index: self.frames.len(),
+                is_again: false,
             });
         }
         let index = self.frames.iter().rposition(|frame| frame.details.domain == domain)?;
         let path = with_path.then(|| self.path(index)).flatten();
         let frame = self.frames.remove(index);
         self.forget_name(&frame, index);
+        let is_again = index < self.told;
+        self.told -= usize::from(is_again);
         Some(Popped {
             level: frame.level,
             range: Some((frame, path)),
             index,
+            is_again,
         })
+    }
+
+    /// Copies the innermost ranges, `most` of them, which are then told as open. Nothing is allocated: where the copy has
+    /// too little room, for that many ranges and bytes, nothing is done.
+    pub(crate) fn tell_open(&mut self, copy: &mut Snapshot, most: usize) -> Result<(), Room> {
+        let below = self.frames.len().saturating_sub(most);
+        let frames = self.frames.get(below..).unwrap_or_default();
+        let skipped = frames
+            .first()
+            .map_or(0, |frame| shown_from(&self.names, frame.name_at, frame.name_end));
+        let names = self.names.get(skipped..).unwrap_or_default();
+        if copy.frames.capacity() < frames.len() || copy.names.capacity() < names.len() {
+            return Err(Room {
+                frames: frames.len(),
+                bytes: names.len(),
+            });
+        }
+        copy.frames.extend_from_slice(frames);
+        copy.names.push_str(names);
+        (copy.below, copy.skipped, copy.told) = (below, skipped, self.told);
+        self.told = self.frames.len();
+        Ok(())
     }
 
     /// Path of an open range.
@@ -216,24 +335,21 @@ impl Stack {
 
     /// The path in memory that all ranges of the same path share.
     fn intern(&mut self, name_at: usize, end: usize) -> Path {
-        let (whole, name_length) = (self.names.get(..end).unwrap_or_default(), end - name_at);
-        let mut from = whole.len().saturating_sub(MAX_NAME_BYTES);
-        while !whole.is_char_boundary(from) {
-            from += 1;
-        }
-        let from = from.min(name_at);
-        let shown = whole.get(from..).unwrap_or_default();
-        let text = if from == 0 {
-            match self.paths.get(shown) {
-                Some(known) => Arc::clone(known),
-                None => remember(&mut self.paths, Arc::from(shown)),
-            }
-        } else {
-            Arc::from(format!("{CUT}{shown}"))
+        let from = shown_from(&self.names, name_at, end);
+        let shown = self.names.get(from..end).unwrap_or_default();
+        let is_cut = from > 0;
+        let names = match self.paths.get(shown) {
+            Some(known) => Arc::clone(known),
+            // A deep stack's are long, and hardly the same again.
+            None if is_cut => Arc::from(shown),
+            None => remember(&mut self.paths, Arc::from(shown)),
         };
         Path {
-            name_at: text.len() - name_length,
-            text,
+            from: 0,
+            name_at: name_at - from,
+            end: names.len(),
+            names,
+            is_cut,
         }
     }
 }
@@ -268,7 +384,7 @@ mod tests {
     fn pop(stack: &mut Stack, domain: usize) -> Option<(u32, String, String)> {
         let popped = stack.pop(domain, true)?;
         let path = popped.range.unwrap().1.unwrap();
-        Some((popped.level, path.text().to_owned(), path.name().to_owned()))
+        Some((popped.level, path.text().into_owned(), path.name().to_owned()))
     }
 
     #[test]
@@ -336,7 +452,7 @@ mod tests {
         let mut stack = Stack::default();
         let mut path = |name: &str| {
             push(&mut stack, 0, name);
-            stack.pop(0, true).unwrap().range.unwrap().1.unwrap().text
+            stack.pop(0, true).unwrap().range.unwrap().1.unwrap().names
         };
         assert!(Arc::ptr_eq(&path("a"), &path("a")));
         let first = path("first");

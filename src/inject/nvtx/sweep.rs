@@ -4,17 +4,23 @@
 use std::sync::atomic::Ordering;
 
 use crate::inject::guest::{Guest, lock};
-use crate::inject::nvtx::events::{End, ask, claim, claim_started, open_ranges};
-use crate::inject::nvtx::{EPOCH, is_recording, set_epoch_mark, state};
+use crate::inject::nvtx::events::{End, ask, claim, claim_started, tell_open, tell_started};
+use crate::inject::nvtx::{EPOCH, HALTED, epoch, is_in_use, is_recording, set_epoch_mark, state};
 use crate::inject::writer::Message;
 
 /// The first window opens. `mark`: CUPTI's newest correlation id.
 pub(crate) fn start(guest: &Guest, mark: Option<u32>) {
-    if is_recording(EPOCH.load(Ordering::Acquire)) {
+    let epoch = epoch();
+    if is_recording(epoch) || epoch == HALTED {
         return;
     }
-    set_epoch_mark(guest, 1, mark);
-    EPOCH.fetch_add(1, Ordering::AcqRel);
+    if is_in_use() {
+        guest.ranges.prepare();
+    }
+    set_epoch_mark(guest, epoch + 1, mark);
+    if !turn(epoch) {
+        return;
+    }
     // It looks by itself from here on.
     if let Some(writer) = guest.writer.get()
         && guest.ranges.must_call()
@@ -26,24 +32,26 @@ pub(crate) fn start(guest: &Guest, mark: Option<u32>) {
 
 /// The last window closes: what is still open is told, as open.
 pub(crate) fn stop(guest: &Guest, mark: Option<u32>) {
-    if !is_recording(EPOCH.load(Ordering::Acquire)) {
+    let epoch = epoch();
+    if !is_recording(epoch) {
         return;
     }
-    set_epoch_mark(guest, 0, mark);
-    let epoch = EPOCH.fetch_add(1, Ordering::AcqRel) + 1;
+    set_epoch_mark(guest, epoch + 1, mark);
+    if !turn(epoch) || !is_in_use() {
+        return;
+    }
     let state = state();
     for thread in state.threads.all() {
-        let mut open = lock(&thread.open);
-        let ranges = open_ranges(&thread, &mut open, End::Open);
-        open.swept = epoch;
-        drop(open);
-        guest.ranges.keep(ranges);
+        tell_open(&thread, End::Open);
     }
-    let mut started = lock(&state.started.0);
-    let ranges = started.by_id.values().map(|started| started.range(End::Open)).collect();
-    started.swept = epoch;
-    drop(started);
-    guest.ranges.keep(ranges);
+    tell_started(&state.started);
+}
+
+/// The next epoch; false if the guest has given up meanwhile.
+fn turn(epoch: u64) -> bool {
+    EPOCH
+        .compare_exchange(epoch, epoch + 1, Ordering::AcqRel, Ordering::Acquire)
+        .is_ok()
 }
 
 /// CUDA is initialised: ranges that are open and match the gate's pattern get their windows.

@@ -4,7 +4,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::time::{Duration, Instant};
 
 use crate::inject::guard;
 use crate::inject::guest::lock;
@@ -44,6 +45,22 @@ pub(crate) enum Held {
     Started(u64),
 }
 
+/// Longest wait for a lock of another thread, which may have been stopped, or be in a signal handler that ends the process.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// The lock, if it can be had soon.
+pub(crate) fn lock_soon<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match mutex.try_lock() {
+            Ok(guard) => return Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) if Instant::now() >= until => return None,
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_micros(50)),
+        }
+    }
+}
+
 /// Those that live, and the epoch in which each came.
 #[derive(Debug, Default)]
 pub(crate) struct Threads(Mutex<Vec<Arc<Thread>>>);
@@ -70,7 +87,7 @@ impl Threads {
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Thread>> {
-        lock(&self.0).clone()
+        lock_soon(&self.0).map(|threads| threads.clone()).unwrap_or_default()
     }
 }
 
@@ -98,6 +115,24 @@ impl Drop for Local {
             }
         });
     }
+}
+
+/// While it lives, NVTX's calls on this thread are ignored.
+struct Quiet {
+    was_inside: bool,
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        let _ = LOCAL.try_with(|local| local.inside.set(self.was_inside));
+    }
+}
+
+/// Runs code that takes locks which NVTX's calls take, too: a signal handler that makes some would wait for itself.
+pub(crate) fn quietly<T>(act: impl FnOnce() -> T) -> T {
+    let was_inside = LOCAL.try_with(|local| local.inside.replace(true)).unwrap_or(true);
+    let _quiet = Quiet { was_inside };
+    act()
 }
 
 struct Inside<'a>(&'a Cell<bool>);

@@ -8,6 +8,8 @@
      ~        ends a range that nobody started
      >>N <<N  pushes and pops N ranges    >B       pushes one with a name of a megabyte
      >X       pushes one whose name is no UTF-8    >0  pushes one without attributes
+     >S       pushes one whose name can't be read: the signal's handler leaves by _exit, within the push
+     k        from here on, a timer's signal handler pushes and pops, too     WN   opens and closes N windows
      L        goes on as another library with NVTX
      CNAME    names category 3, of both domains
      1WORD    does the word on a second thread     Q   ends that thread
@@ -15,6 +17,9 @@
 #include "cuda.h"
 #include "nvtx.h"
 #include <pthread.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -120,6 +125,26 @@ static void many(const char *word) {
     }
 }
 
+static void leave(int unused) { _exit(0); }
+
+static void interrupt(int unused) {
+    push("handler");
+    pop();
+}
+
+static void interrupt_often(void) {
+    struct itimerval often = {{0, 100}, {0, 100}};
+    signal(SIGALRM, interrupt);
+    setitimer(ITIMER_REAL, &often, NULL);
+}
+
+static void windows(int count) {
+    for (int i = 0; i < count; i++) {
+        start();
+        stop();
+    }
+}
+
 static void odd(const char *word) {
     static char megabyte[1 << 20];
     memset(megabyte, 'm', sizeof megabyte - 1);
@@ -127,6 +152,10 @@ static void odd(const char *word) {
     switch (word[1]) {
     case 'B': push(megabyte); return;
     case 'X': push("a\xff\xfe z"); return;
+    case 'S':
+        signal(SIGSEGV, leave);
+        push(mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+        return;
     default:
         level = CALL(now->core, 8, int (*)(attributes *), -2, NULL);
         printf("%s %d\n", word, level);
@@ -141,6 +170,8 @@ static void act(const char *word) {
     case 'l': launch(atoi(word + 1)); break;
     case 's': synchronize(); break;
     case 't': usleep((unsigned)atoi(word + 1) * 1000); break;
+    case 'k': interrupt_often(); break;
+    case 'W': windows(atoi(word + 1)); break;
     case 'P': start(); break;
     case 'p': stop(); break;
     case 'F': fflush(stdout); fork(); break;
@@ -168,7 +199,7 @@ static void act(const char *word) {
     case '>':
         if (word[1] == '>')
             many(word);
-        else if (strchr("BX0", word[1]))
+        else if (strchr("BXS0", word[1]))
             odd(word);
         else
             make(*word, word[1], word + 2);
