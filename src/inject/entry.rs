@@ -64,10 +64,12 @@ pub(crate) fn gate_by() -> Option<&'static str> {
 
 /// The driver initialises: called on the host's thread inside cuInit. `ours`: address of our cudaProfilerStart.
 pub fn initialize_injection(ours: *const c_void) -> i32 {
-    from_host(1, || {
-        if let Some(guest) = start() {
-            cuda_initialized(guest, ours);
-        }
+    guard::ffi(1, || {
+        nvtx::quietly(|| {
+            if let Some(guest) = start() {
+                cuda_initialized(guest, ours);
+            }
+        });
         1
     })
 }
@@ -118,26 +120,21 @@ pub fn cu_profiler_stop() -> u32 {
 
 fn start_then(real: &Shadowed) -> u32 {
     // Our own failure must not keep the host's call from being made.
-    from_host((), || {
+    guard::ffi((), || {
         if let Some(guest) = start().filter(|guest| opens_by_preload(guest)) {
-            guest.open_window(Open::by(Trigger::Profiler), true);
+            nvtx::quietly(|| guest.open_window(Open::by(Trigger::Profiler), true));
         }
     });
     real.call()
 }
 
 fn stop_then(real: &Shadowed) -> u32 {
-    from_host((), || {
+    guard::ffi((), || {
         if let Some(guest) = guest().filter(|guest| opens_by_preload(guest)) {
-            let _ = guest.close_window(Which::Profiler, None, true);
+            let _ = nvtx::quietly(|| guest.close_window(Which::Profiler, None, true));
         }
     });
     real.call()
-}
-
-/// What a host's thread does here takes locks that an NVTX call of a signal handler would wait for.
-fn from_host<T>(fallback: T, body: impl FnOnce() -> T) -> T {
-    guard::ffi(fallback, || nvtx::quietly(body))
 }
 
 fn opens_by_preload(guest: &Guest) -> bool {
