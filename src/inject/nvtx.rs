@@ -40,6 +40,8 @@ static EPOCH_MARKS: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 /// The guest has given up: an epoch that nothing follows.
 const HALTED: u64 = u64::MAX - 1;
+/// The gate's pattern; never freed.
+static FILTER: AtomicPtr<Filter> = AtomicPtr::new(std::ptr::null_mut());
 static STATE: AtomicPtr<State> = AtomicPtr::new(std::ptr::null_mut());
 
 const KNOWN: u64 = 1 << 32;
@@ -49,7 +51,6 @@ const KNOWN: u64 = 1 << 32;
 struct State {
     threads: Threads,
     started: AllStarted,
-    filter: Option<Filter>,
 }
 
 /// Made when first asked for, and never freed; anew in a fork's child.
@@ -58,10 +59,7 @@ fn state() -> &'static State {
     if let Some(state) = unsafe { STATE.load(Ordering::Acquire).as_ref() } {
         return state;
     }
-    let new = Box::into_raw(Box::new(State {
-        filter: Config::from_environment().and_then(|config| config.ranges),
-        ..State::default()
-    }));
+    let new = Box::into_raw(Box::default());
     match STATE.compare_exchange(std::ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire) {
         // SAFETY: leaked just now.
         Ok(_) => unsafe { &*new },
@@ -73,6 +71,21 @@ fn state() -> &'static State {
             }
         }
     }
+}
+
+/// Reads what the gate looks for, once: not at the first push, nor in a fork's child.
+fn read_filter() {
+    if FILTER.load(Ordering::Acquire).is_null()
+        && let Some(filter) = Config::from_environment().and_then(|config| config.ranges)
+    {
+        // Libraries that come at once read the same.
+        FILTER.store(Box::into_raw(Box::new(filter)), Ordering::Release);
+    }
+}
+
+fn filter() -> Option<&'static Filter> {
+    // SAFETY: null or a leaked filter.
+    unsafe { FILTER.load(Ordering::Acquire).as_ref() }
 }
 
 /// True while ranges are recorded.
@@ -158,6 +171,16 @@ pub(crate) fn tell_problems(guest: &Guest) {
                 "`{}`, to which NVTX_INJECTION64_PATH was set, could not be loaded or would not start; its tool saw no \
                  NVTX ranges",
                 path.display()
+            ),
+        );
+    }
+    let left = calls::left_to_tool();
+    if left > 0 {
+        guest.problem(
+            "nvtx_chain_crowded",
+            format!(
+                "{left} NVTX functions of this process's libraries were left to the other tool of \
+                 NVTX_INJECTION64_PATH, which has put different ones into many libraries; their ranges are missing"
             ),
         );
     }

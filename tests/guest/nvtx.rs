@@ -429,6 +429,40 @@ fn another_tool_keeps_what_it_saw_alone() {
 }
 
 #[test]
+fn another_tool_sees_of_each_library_what_it_sees_alone() {
+    for wants in ["", "1"] {
+        let setup = || {
+            let setup = setup("", "I >aa < L >ab l1 < +ac -0 s");
+            let tool = tool(setup.path());
+            let setup = setup.env("NVTX_INJECTION64_PATH", tool);
+            if wants.is_empty() {
+                setup
+            } else {
+                setup.env("TOOL_WANTS_ONE", wants)
+            }
+        };
+        let alone = setup().run_alone().assert_code(0).stderr();
+        let lines = if wants.is_empty() { 8 } else { 3 };
+        assert_eq!(alone.lines().count(), lines, "{alone}");
+        let ended = setup().run().assert_code(0);
+        assert!(
+            ended.stderr().starts_with(&format!("{alone}colonel: ")),
+            "{}",
+            ended.stderr()
+        );
+        assert_eq!(paths(&ended), ["a", "b", "c"]);
+    }
+}
+
+#[test]
+fn names_that_are_registered_again_and_again_take_no_room() {
+    let ended = run("", "I R200000 >d5a l1 d< s");
+    assert_eq!(ranges(&ended).texts("name"), ["a"]);
+    assert_eq!(ranges(&ended).maybe_texts("category"), [Some("3".to_owned())]);
+    assert_eq!(ended.session().process().problems, []);
+}
+
+#[test]
 fn a_tool_that_can_not_be_had_is_told() {
     let ended = setup("", "I >aa l1 < s")
         .env("NVTX_INJECTION64_PATH", "/no/such/tool.so")

@@ -1,7 +1,7 @@
 //! The functions of ours that NVTX calls: each calls the chained tool's, then does its own part.
 
 use std::ffi::{c_char, c_void};
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use crate::inject::guard;
 use crate::inject::nvtx::abi::{
@@ -11,7 +11,7 @@ use crate::inject::nvtx::abi::{
 use crate::inject::nvtx::events::{NO_LEVEL, Name, end, mark_moment, pop, push, start};
 use crate::inject::nvtx::registry::{CATEGORIES, DOMAINS, STRINGS, category_key};
 use crate::inject::nvtx::stack::Details;
-use crate::inject::nvtx::{chain, state};
+use crate::inject::nvtx::{chain, read_filter, state};
 use crate::schema::env;
 
 type Event = *const Attributes;
@@ -21,27 +21,55 @@ type Wide = *const u32;
 /// Handle of a domain; 0 is the default one.
 type Domain = usize;
 
-/// One function: where NVTX has its place, what is put there, and what the chained tool had put there.
+/// Different functions of a chained tool that can be called in one place. Mostly a tool puts the same one into each
+/// library, or leaves a library alone.
+const TOOLS: usize = 3;
+
+/// One function: where NVTX has its place, what the chained tool had put there, and what is put there instead: a function
+/// that calls no tool, or the one that calls the tool's of this number.
 struct Callback {
     module: u32,
     id: usize,
-    ours: Function,
-    theirs: &'static AtomicPtr<c_void>,
+    ours: [Function; TOOLS + 1],
+    theirs: &'static [AtomicPtr<c_void>; TOOLS],
+}
+
+impl Callback {
+    /// The function of ours that calls this one of the tool. None: there are too many.
+    fn calling(&self, theirs: Option<Function>) -> Option<Function> {
+        let Some(theirs) = theirs.map(<*const c_void>::cast_mut) else {
+            return self.ours.first().copied();
+        };
+        let tool = self.theirs.iter().position(|known| {
+            let taken = known.compare_exchange(std::ptr::null_mut(), theirs, Ordering::AcqRel, Ordering::Acquire);
+            taken.is_ok() || taken == Err(theirs)
+        })?;
+        self.ours.get(tool + 1).copied()
+    }
+}
+
+static LEFT_TO_TOOL: AtomicU64 = AtomicU64::new(0);
+
+/// Places in libraries that are still the tool's.
+pub(crate) fn left_to_tool() -> u64 {
+    LEFT_TO_TOOL.load(Ordering::Relaxed)
 }
 
 macro_rules! callbacks {
     ($( $module:ident $id:literal $name:ident ( $($argument:ident: $type:ty),* ) -> $result:ty, $fallback:expr => $body:expr; )*) => {
         #[allow(non_upper_case_globals, reason = "named as the function that each belongs to")]
         mod theirs {
-            use super::{AtomicPtr, c_void};
-            $( pub(super) static $name: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut()); )*
+            use super::{AtomicPtr, TOOLS, c_void};
+            $( pub(super) static $name: [AtomicPtr<c_void>; TOOLS] =
+                [const { AtomicPtr::new(std::ptr::null_mut()) }; TOOLS]; )*
         }
 
-        $( unsafe extern "C" fn $name($($argument: $type),*) -> $result {
+        $( unsafe extern "C" fn $name<const TOOL: usize>($($argument: $type),*) -> $result {
             guard::ffi($fallback, || {
-                let theirs = theirs::$name.load(Ordering::Acquire);
-                // SAFETY: NVTX keeps functions of this type in this place, and calls it with these arguments.
-                let theirs = (!theirs.is_null()).then(|| unsafe {
+                let theirs = TOOL.checked_sub(1).and_then(|tool| theirs::$name.get(tool));
+                // SAFETY: NVTX keeps functions of this type in this place, and calls it with these arguments. It was
+                // set before NVTX got the function that calls it.
+                let theirs = theirs.map(|theirs| theirs.load(Ordering::Acquire)).map(|theirs| unsafe {
                     std::mem::transmute::<*mut c_void, unsafe extern "C" fn($($type),*) -> $result>(theirs)($($argument),*)
                 });
                 with_theirs(theirs, $body)
@@ -52,7 +80,12 @@ macro_rules! callbacks {
             $( act(&Callback {
                 module: $module,
                 id: $id,
-                ours: $name as unsafe extern "C" fn($($type),*) -> $result as Function,
+                ours: [
+                    $name::<0> as unsafe extern "C" fn($($type),*) -> $result as Function,
+                    $name::<1> as unsafe extern "C" fn($($type),*) -> $result as Function,
+                    $name::<2> as unsafe extern "C" fn($($type),*) -> $result as Function,
+                    $name::<3> as unsafe extern "C" fn($($type),*) -> $result as Function,
+                ],
                 theirs: &theirs::$name,
             }); )*
         }
@@ -158,17 +191,17 @@ pub(crate) fn initialize(table: GetExportTable, ours: *const c_void) -> i32 {
     if !is_wanted() {
         return i32::from(is_chained);
     }
-    // Reads the environment now, not at the first push.
+    read_filter();
     state();
     let mut before = before.into_iter();
     for_each(|callback| {
         let (before, now) = (before.next().flatten(), get(callback));
         // One that the tool left alone would come back here.
-        if let Some(theirs) = now.filter(|_| is_chained && now != before) {
-            callback.theirs.store(theirs.cast_mut(), Ordering::Release);
-        }
-        if let Some(module) = module(callback.module) {
-            module.set(callback.id, callback.ours);
+        let theirs = now.filter(|_| is_chained && now != before);
+        match (module(callback.module), callback.calling(theirs)) {
+            (Some(module), Some(ours)) => module.set(callback.id, ours),
+            (Some(_), None) => drop(LEFT_TO_TOOL.fetch_add(1, Ordering::Relaxed)),
+            (None, _) => {}
         }
     });
     1

@@ -14,7 +14,7 @@ use crate::inject::nvtx::abi::Text;
 use crate::inject::nvtx::registry::{DOMAINS, STRINGS};
 use crate::inject::nvtx::stack::{Details, Kind, Moment, Path, Range, Snapshot};
 use crate::inject::nvtx::thread::{Held, Holder, Open, Thread, lock_soon, with};
-use crate::inject::nvtx::{epoch, is_recording, is_told, mark, newest_mark, opening_mark, state, text};
+use crate::inject::nvtx::{epoch, filter, is_recording, is_told, mark, newest_mark, opening_mark, state, text};
 use crate::inject::threads::now_ns;
 
 /// Returned by push and pop where there is no level to tell.
@@ -362,13 +362,12 @@ fn keep(guest: &Guest, ranges: Vec<Range>, left_out: u64) {
 }
 
 fn matches(name: &str, domain: usize) -> bool {
-    let filter = state().filter.as_ref();
-    filter.is_some_and(|filter| filter.matches(name, || DOMAINS.get(domain).unwrap_or_default()))
+    filter().is_some_and(|filter| filter.matches(name, || DOMAINS.get(domain).unwrap_or_default()))
 }
 
 /// A thread whose outermost matching range is a new one wishes for a window.
 pub(crate) fn claim(open: &mut Open, index: usize) -> Option<Wish> {
-    if open.holder.is_some() || state().filter.is_none() || !entry::cuda_is_initialized() {
+    if open.holder.is_some() || filter().is_none() || !entry::cuda_is_initialized() {
         return None;
     }
     let domain = open.stack.frames().get(index)?.details.domain;
@@ -377,7 +376,7 @@ pub(crate) fn claim(open: &mut Open, index: usize) -> Option<Wish> {
 }
 
 pub(crate) fn claim_started(thread: &Thread, id: u64, path: &Path, domain: usize) -> Option<Wish> {
-    if state().filter.is_none() || !entry::cuda_is_initialized() || !matches(path.name(), domain) {
+    if filter().is_none() || !entry::cuda_is_initialized() || !matches(path.name(), domain) {
         return None;
     }
     let mut open = lock(&thread.open);

@@ -11,6 +11,7 @@
      >S       pushes one whose name can't be read: the signal's handler leaves by _exit, within the push
      k        from here on, a timer's signal handler pushes and pops, too     WN   opens and closes N windows
      L        goes on as another library with NVTX
+     RN       registers the same string N times, as many domains of one name, and names a category as often
      CNAME    names category 3, of both domains
      1WORD    does the word on a second thread     Q   ends that thread
    Prints what NVTX returns. */
@@ -125,6 +126,14 @@ static void many(const char *word) {
     }
 }
 
+static void again(int count) {
+    for (int i = 0; i < count; i++) {
+        CALL(now->core2, 10, void *(*)(void *, const char *), NULL, dom(), "again");
+        CALL(now->core2, 12, void *(*)(const char *), NULL, "dom");
+        DO(now->core, 12, void (*)(uint32_t, const char *), 3, "again");
+    }
+}
+
 static void leave(int unused) { _exit(0); }
 
 static void interrupt(int unused) {
@@ -170,6 +179,7 @@ static void act(const char *word) {
     case 'l': launch(atoi(word + 1)); break;
     case 's': synchronize(); break;
     case 't': usleep((unsigned)atoi(word + 1) * 1000); break;
+    case 'R': again(atoi(word + 1)); break;
     case 'k': interrupt_often(); break;
     case 'W': windows(atoi(word + 1)); break;
     case 'P': start(); break;

@@ -4,6 +4,8 @@
 
 static int push(const char *name) { return fprintf(stderr, "tool: push %s\n", name), 100; }
 
+static int push_in_second(const char *name) { return fprintf(stderr, "tool: push %s in the second library\n", name), 100; }
+
 static int pop(void) { return fprintf(stderr, "tool: pop\n"), 100; }
 
 static uint64_t start(const char *name) {
@@ -27,11 +29,15 @@ static void *register_string(void *domain, const char *text) {
 }
 
 int InitializeInjectionNvtx2(const callbacks *(*export_table)(uint32_t)) {
+    static int libraries;
     function **core, **core2;
     unsigned length;
+    int is_first = libraries++ == 0;
+    if (!is_first && getenv("TOOL_WANTS_ONE"))
+        return 0;
     export_table(1)->module(CORE, &core, &length);
     export_table(1)->module(CORE2, &core2, &length);
-    *core[9] = (function)push;
+    *core[9] = is_first ? (function)push : (function)push_in_second;
     *core[11] = (function)pop;
     *core[5] = (function)start;
     *core[7] = (function)end;
