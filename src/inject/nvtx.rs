@@ -202,3 +202,22 @@ pub(crate) fn tell_problems(guest: &Guest) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_told_while_recorded_and_until_a_sweep_has_told_it() {
+        assert!(!is_recording(0) && is_recording(1) && !is_recording(2));
+        assert!(is_told(1, 1), "recorded");
+        assert!(
+            is_told(2, 1) && !is_told(2, 2),
+            "the sweep of this stop comes, or has come"
+        );
+        assert!(
+            !is_recording(HALTED) && !is_told(HALTED, 1),
+            "nothing once the guest has given up"
+        );
+    }
+}

@@ -260,6 +260,22 @@ mod tests {
     }
 
     #[test]
+    fn a_stretch_around_a_window_finds_it() {
+        let windows = Windows::default();
+        windows.open(1_000, None, "profiler", None);
+        windows.close(1, 2_000, None);
+        windows.open(3_000, None, "profiler", None);
+        windows.close(2, 4_000, None);
+        let finder = finder(&windows);
+        let within = |start, end| finder.find_within((0, start), (0, end));
+        assert_eq!([within(500, 2_500), within(500, 5_000)], [Some(1), Some(2)]);
+        assert_eq!(
+            [within(100, 900), within(2_100, 2_900), within(4_100, 9_000)],
+            [None; 3]
+        );
+    }
+
+    #[test]
     fn the_window_opened_last_takes_the_record() {
         let windows = Windows::default();
         windows.open(0, Some(0), "region", None);

@@ -150,6 +150,14 @@ fn ranges_may_end_on_another_thread() {
 }
 
 #[test]
+fn a_pop_is_of_its_own_thread() {
+    let ended = run("", "I >aone 1< 1>atwo < l1 < 1< s");
+    assert_eq!(returned(&ended), [">aone 0", "< -1", ">atwo 0", "< 0", "< -1", "< 0"]);
+    assert_eq!(paths(&ended), ["one", "two"]);
+    ended.session().assert_nothing_lost();
+}
+
+#[test]
 fn kernels_get_no_path_where_several_threads_have_ranges_open() {
     let ended = run("", "I 1>aidle l1 >abusy l2 1< l3 < l4 s");
     assert_eq!(paths(&ended), ["idle", "busy"]);
