@@ -27,7 +27,7 @@ pub(crate) enum Part {
     Before,
     /// A numbered layer.
     Layer(u32),
-    /// A layer of another name.
+    /// A part that ranges name.
     Named(u32),
     /// Without a layer, between numbered ones.
     Between,
@@ -44,6 +44,10 @@ pub(crate) struct PartTotals {
     pub(crate) per_step: DurationCounts,
     /// Count and time of each name.
     pub(crate) names: FxHashMap<u32, (u64, i64)>,
+    /// Kernels of the step before its first one, of all steps.
+    pub(crate) ahead: u64,
+    /// Steps with it.
+    pub(crate) steps: u64,
     now_ns: i64,
     is_touched: bool,
 }
@@ -126,7 +130,7 @@ impl ClassTotals {
             end_ns = end_ns.max(item.end_ns);
             let key = match item.layer {
                 Layer::Number(layer) => Part::Layer(layer),
-                Layer::Named(name) => Part::Named(name),
+                Layer::Before(name) | Layer::After(name) => Part::Named(name),
                 Layer::None if at < first => Part::Before,
                 Layer::None if at > last => Part::After,
                 Layer::None => Part::Between,
@@ -134,6 +138,8 @@ impl ClassTotals {
             let part = self.parts.entry(key).or_default();
             if !part.is_touched {
                 part.is_touched = true;
+                part.ahead += at as u64;
+                part.steps += 1;
                 touched.push(key);
             }
             part.add(item);

@@ -10,11 +10,12 @@ use crate::analysis::classes::{ClassTotals, Classes, Kind, Part, PartTotals};
 use crate::analysis::columns::{EntryMap, i32s, i64s, texts, u32s};
 use crate::analysis::durations::{DurationCounts, DurationStats};
 use crate::analysis::phases::{Phase, Rhythm, Said, by_rhythm};
+use crate::analysis::ranges::{RangeSummary, Ranges};
 use crate::analysis::steps::{Cut, Item, Layer, Splitter};
 use crate::schema::manifest::Problem;
-use crate::session::{BY_STRUCTURE, Selection, Session, SessionError, now_ns};
+use crate::session::{BY_STRUCTURE, Selection, Session, SessionError, is_before_layers, now_ns};
 
-const COLUMNS: [&str; 10] = [
+const COLUMNS: [&str; 11] = [
     "start_ns",
     "end_ns",
     "pid",
@@ -25,6 +26,7 @@ const COLUMNS: [&str; 10] = [
     "layer_source",
     "nvtx_path",
     "grid_x",
+    "launch_nvtx_path",
 ];
 
 /// The slowest kernel of a part, by its mean.
@@ -41,7 +43,7 @@ pub struct SlowestKernel {
 /// A part of a step: layers that are alike, or what lies around them.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PartSummary {
-    /// `before`, `after` or `between` the layers, or the name that ranges give; null for numbered layers.
+    /// `before`, `after` or `between` the layers, or the part's name that ranges give; null for numbered layers.
     pub name: Option<String>,
     /// The first of the numbered layers.
     pub first_layer: Option<u32>,
@@ -107,20 +109,10 @@ pub struct PhaseSummary {
     pub share: f64,
     /// Steps together, ns.
     pub steps_ns: i64,
+    /// A step from the start of its first kernel to the end of its last; null without steps.
+    pub durations: Option<DurationStats>,
     /// Time in which a kernel ran, ns.
     pub busy_ns: i64,
-}
-
-/// Kernels launched within the same ranges.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct RangeSummary {
-    /// The ranges, outermost first, joined by `/`; null for kernels within none.
-    pub nvtx_path: Option<String>,
-    /// Part of the time of all kernels, 0 to 1.
-    pub share: f64,
-    /// Durations of the kernels.
-    #[serde(flatten)]
-    pub durations: DurationStats,
 }
 
 /// The whole.
@@ -138,7 +130,7 @@ pub struct LayerSummary {
     pub classes: Vec<StepClass>,
     /// Phases.
     pub phases: Vec<PhaseSummary>,
-    /// By path of ranges, the longest in total first.
+    /// As a tree: a range before those within it, of neighbours the longest in total first.
     pub ranges: Vec<RangeSummary>,
     /// What was found broken while reading.
     pub problems: Vec<Problem>,
@@ -208,11 +200,12 @@ struct Fold {
     paths: Texts,
     /// What each path says.
     said: Vec<Option<Said>>,
-    entries: [EntryMap; 3],
+    entries: [EntryMap; 4],
     devices: BTreeMap<(u32, u32), Device>,
     /// Kernels of no step: count and time.
     other: (u64, i64),
-    ranges: BTreeMap<Option<u32>, DurationCounts>,
+    ranges: Ranges,
+    phases: BTreeMap<Phase, DurationCounts>,
     kernels: u64,
     kernels_ns: i64,
     by_nvtx: u64,
@@ -221,23 +214,31 @@ struct Fold {
 
 impl Fold {
     fn add(&mut self, batch: &RecordBatch) {
-        let [name_map, layer_map, path_map] = &mut self.entries;
-        let (names, layers, paths) = (texts(batch, 5), texts(batch, 6), texts(batch, 8));
+        let [name_map, layer_map, path_map, launch_map] = &mut self.entries;
+        let (names, layers) = (texts(batch, 5), texts(batch, 6));
+        let (paths, launches) = (texts(batch, 8), texts(batch, 10));
         let name_map = name_map.of(names, |text| self.names.number(text));
         let layer_map = layer_map.of(layers, |text| self.layers.number(text));
         let said = &mut self.said;
-        let path_map = path_map.of(paths, |text| {
+        let mut number = |text: &str| {
             let number = self.paths.number(text);
             if number as usize == said.len() {
                 said.push(Said::by(text));
             }
             number
-        });
+        };
+        let path_map = path_map.of(paths, &mut number);
+        let launch_map = launch_map.of(launches, &mut number);
+        let says = |path: &u32| self.said[*path as usize].is_some();
         let numbered: Vec<Layer> = layer_map
             .iter()
-            .map(|&number| match self.layers.texts[number as usize].parse() {
-                Ok(layer) => Layer::Number(layer),
-                Err(_) => Layer::Named(number),
+            .map(|&number| {
+                let text = self.layers.texts[number as usize].as_str();
+                match text.parse() {
+                    Ok(layer) => Layer::Number(layer),
+                    Err(_) if is_before_layers(text) => Layer::Before(number),
+                    Err(_) => Layer::After(number),
+                }
             })
             .collect();
         let sources = texts(batch, 7).downcast_dict::<arrow_array::StringArray>();
@@ -258,6 +259,7 @@ impl Fold {
                 }
             }
             let path = paths.key(row).map(|key| path_map[key]);
+            let launch = launches.key(row).map(|key| launch_map[key]);
             let item = Item {
                 start_ns: starts[row],
                 end_ns: ends[row],
@@ -265,13 +267,14 @@ impl Fold {
                 layer,
                 graph: graphs.and_then(|graphs| graphs.is_valid(row).then(|| graphs.value(row))),
                 grid_x: grids[row],
-                path,
+                // A graph may have been captured in any step.
+                path: launch.filter(says).or(path.filter(says)),
                 window: windows[row],
             };
             let duration = item.end_ns.saturating_sub(item.start_ns);
             self.kernels += 1;
             self.kernels_ns = self.kernels_ns.saturating_add(duration);
-            self.ranges.entry(path).or_default().add(duration);
+            self.ranges.add(launch, path, duration);
             let device = self.devices.entry((pids[row], devices[row])).or_default();
             if let Some(cut) = device.splitter.push(item) {
                 device.classes.take(cut, &self.said, &mut self.other);
@@ -293,22 +296,11 @@ impl Fold {
         summary
             .classes
             .sort_by_key(|class| (class.pid, class.device_id, std::cmp::Reverse(class.durations.total_ns)));
-        summary.phases = phases(&summary.classes, self.other, total);
-        for (path, counts) in &self.ranges {
-            let Some(durations) = counts.stats() else { continue };
-            summary.ranges.push(RangeSummary {
-                nvtx_path: path.map(|path| self.paths.get(path)),
-                share: durations.total_ns as f64 / total,
-                durations,
-            });
-        }
-        summary.ranges.sort_by(|a, b| {
-            let key = |range: &RangeSummary| std::cmp::Reverse(range.durations.total_ns);
-            (key(a), &a.nvtx_path).cmp(&(key(b), &b.nvtx_path))
-        });
+        summary.phases = phases(&summary.classes, &self.phases, self.other, total);
+        summary.ranges = self.ranges.tree(|path| self.paths.get(path), total);
     }
 
-    fn summarize(&self, pid: u32, device_id: u32, classes: Classes) -> Vec<StepClass> {
+    fn summarize(&mut self, pid: u32, device_id: u32, classes: Classes) -> Vec<StepClass> {
         let unnamed: Vec<_> = classes
             .totals
             .iter()
@@ -326,11 +318,19 @@ impl Fold {
             .map(|(kind, _)| **kind)
             .zip(by_rhythm(&rhythms))
             .collect();
+        let phase = |kind: &Kind| match kind {
+            Kind::Said(said) => said.phase,
+            other => guessed[other],
+        };
+        for (kind, totals) in &classes.totals {
+            self.phases.entry(phase(kind)).or_default().merge(&totals.durations);
+        }
         let class = |(kind, totals): (&Kind, &ClassTotals)| {
-            let (phase, phase_source, batch) = match kind {
-                Kind::Said(said) => (said.phase, "nvtx", said.batch),
-                other => (guessed[other], BY_STRUCTURE, None),
+            let (phase_source, batch) = match kind {
+                Kind::Said(said) => ("nvtx", said.batch),
+                _ => (BY_STRUCTURE, None),
             };
+            let phase = phase(kind);
             Some(StepClass {
                 pid,
                 device_id,
@@ -357,7 +357,12 @@ impl Fold {
     /// Parts in order, neighbours that are alike as one.
     fn parts(&self, class: &ClassTotals) -> Vec<PartSummary> {
         let mut grouped = Vec::<(Part, Part, PartTotals)>::new();
-        for (&key, totals) in &class.parts {
+        let mut in_order: Vec<_> = class.parts.iter().collect();
+        in_order.sort_by(|(_, a), (_, b)| {
+            let place = |part: &PartTotals, steps: u64| u128::from(part.ahead) * u128::from(steps);
+            place(a, b.steps).cmp(&place(b, a.steps))
+        });
+        for (&key, totals) in in_order {
             match (key, grouped.last_mut()) {
                 (Part::Layer(layer), Some((_, last, group)))
                     if layer > 0 && *last == Part::Layer(layer - 1) && are_alike(&class.parts[last], totals) =>
@@ -437,7 +442,12 @@ fn merge(group: &mut PartTotals, more: &PartTotals) {
     }
 }
 
-fn phases(classes: &[StepClass], other: (u64, i64), total: f64) -> Vec<PhaseSummary> {
+fn phases(
+    classes: &[StepClass],
+    durations: &BTreeMap<Phase, DurationCounts>,
+    other: (u64, i64),
+    total: f64,
+) -> Vec<PhaseSummary> {
     let mut phases = BTreeMap::<Phase, PhaseSummary>::new();
     let empty = |phase| PhaseSummary {
         phase,
@@ -446,6 +456,7 @@ fn phases(classes: &[StepClass], other: (u64, i64), total: f64) -> Vec<PhaseSumm
         kernels_ns: 0,
         share: 0.0,
         steps_ns: 0,
+        durations: durations.get(&phase).and_then(DurationCounts::stats),
         busy_ns: 0,
     };
     for class in classes {

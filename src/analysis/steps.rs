@@ -1,5 +1,6 @@
 //! Steps: one pass through the layers with what is launched around it. Between two passes the GPU waits longest where one
-//! step ends and the next begins, so the border lies there.
+//! step ends and the next begins, so the border lies there; but behind what ranges call a part after the layers, as
+//! sampling, and not behind what they call one before them, as the embedding.
 
 /// Kernels without a pass that are kept at most: a program without layers has no steps.
 const MOST_WAITING: usize = 1 << 16;
@@ -11,8 +12,10 @@ pub(crate) enum Layer {
     None,
     /// A number.
     Number(u32),
-    /// Another text, by our number of it.
-    Named(u32),
+    /// Another text, by our number of it. It lies before the layers,
+    Before(u32),
+    /// or after them.
+    After(u32),
 }
 
 /// What a step keeps of a kernel.
@@ -24,6 +27,7 @@ pub(crate) struct Item {
     pub(crate) layer: Layer,
     pub(crate) graph: Option<u32>,
     pub(crate) grid_x: i32,
+    /// The path that says of which step it is, by our number.
     pub(crate) path: Option<u32>,
     pub(crate) window: u32,
 }
@@ -72,9 +76,15 @@ impl Splitter {
     /// Everything up to the longest wait behind a kernel.
     fn split_off(&mut self, last: usize) -> Vec<Item> {
         self.pass = None;
+        let is_after = |item: &Item| matches!(item.layer, Layer::After(_));
+        let is_before = |item: &Item| matches!(item.layer, Layer::Before(_));
+        let behind = self.waiting[last + 1..].iter().rposition(is_after);
+        let last = behind.map_or(last, |at| last + 1 + at);
+        let before = self.waiting[last + 1..].iter().position(is_before);
+        let end = before.map_or(self.waiting.len(), |at| last + 2 + at);
         let mut latest = self.waiting[..=last].iter().map(|item| item.end_ns).max().unwrap_or(0);
         let (mut longest, mut border) = (i64::MIN, self.waiting.len());
-        for (at, item) in self.waiting.iter().enumerate().skip(last + 1) {
+        for (at, item) in self.waiting[..end].iter().enumerate().skip(last + 1) {
             let gap = item.start_ns.saturating_sub(latest);
             if gap > longest {
                 (longest, border) = (gap, at);
@@ -100,14 +110,19 @@ mod tests {
 
     /// Steps as the starts of their kernels. Each kernel is 2 long.
     fn steps(kernels: &[(i64, Option<u32>)]) -> Vec<Vec<i64>> {
+        let layer = |layer: Option<u32>| layer.map_or(Layer::None, Layer::Number);
+        steps_of(kernels.iter().map(|&(start_ns, number)| (start_ns, layer(number))))
+    }
+
+    fn steps_of(kernels: impl IntoIterator<Item = (i64, Layer)>) -> Vec<Vec<i64>> {
         let mut splitter = Splitter::default();
         let mut cuts = Vec::new();
-        for &(start_ns, layer) in kernels {
+        for (start_ns, layer) in kernels {
             cuts.extend(splitter.push(Item {
                 start_ns,
                 end_ns: start_ns + 2,
                 name: 0,
-                layer: layer.map_or(Layer::None, Layer::Number),
+                layer,
                 graph: None,
                 grid_x: 1,
                 path: None,
@@ -146,6 +161,21 @@ mod tests {
         );
         let no_wait = [&pass(0)[..], &pass(12)].concat();
         assert_eq!(steps(&no_wait), [vec![0, 3, 6, 9], vec![12, 15, 18, 21]]);
+    }
+
+    #[test]
+    fn ranges_say_on_which_side_of_the_border_parts_lie() {
+        let pass = |start: i64| [0, 1, 2].map(|layer| (start + 3 * i64::from(layer), Layer::Number(layer)));
+        let between = [
+            (60, Layer::After(7)),
+            (63, Layer::None),
+            (66, Layer::None),
+            (69, Layer::Before(8)),
+            (90, Layer::None),
+        ];
+        let kernels = [&pass(0)[..], &between, &pass(93)].concat();
+        // Neither the wait before 60 nor the one before 90.
+        assert_eq!(steps_of(kernels), [vec![0, 3, 6, 60], vec![63, 66, 69, 90, 93, 96, 99]]);
     }
 
     #[test]

@@ -224,11 +224,13 @@ impl Kernels {
                     .map(|signature| signature.priority.map(i32::cast_unsigned)),
             )),
             // Filled by later stages.
-            "nvtx_path" | "layer" | "layer_source" | "waves" | "theoretical_occupancy_pct" => DictionaryColumn {
-                values: Vec::new(),
-                count: 0,
-                indices: vec![NULL; self.len()],
-            },
+            "nvtx_path" | "launch_nvtx_path" | "layer" | "layer_source" | "waves" | "theoretical_occupancy_pct" => {
+                DictionaryColumn {
+                    values: Vec::new(),
+                    count: 0,
+                    indices: vec![NULL; self.len()],
+                }
+            }
             other => return Err(ParquetError::General(format!("no source for the column `{other}`"))),
         })
     }

@@ -96,6 +96,7 @@ tables! {
         priority: MaybeI32 = "Priority of the launch; null before CUPTI 13.1.",
         window: U32 = "Window in which it was launched; of several that were open, the one opened last.",
         nvtx_path: MaybeText = "NVTX ranges open at its launch, outermost first, joined by `/`.",
+        launch_nvtx_path: MaybeText = "NVTX ranges open at its launch; of a node of a CUDA graph at the launch of the graph.",
         layer: MaybeText = "Part of the model that it belongs to: a layer's number, or a name.",
         layer_source: MaybeText = "What says so: `nvtx`, the names of ranges, or `structure`, the repetition of kernels.",
         waves: MaybeF64 = "Grid size over the blocks that the GPU holds at once. Added by compaction or the reader.",

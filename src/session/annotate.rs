@@ -50,8 +50,9 @@ impl<'a> Annotator<'a> {
         let correlation_ids = column(batch, "correlation_id")?.as_primitive::<UInt32Type>();
         let starts = column(batch, "start_ns")?.as_primitive::<Int64Type>();
         let mut columns = batch.columns().to_vec();
-        columns[batch.schema_ref().index_of("nvtx_path")?] =
-            self.ranges.column(correlation_ids.values(), starts.values())?;
+        let paths = self.ranges.column(correlation_ids.values(), starts.values())?;
+        columns[batch.schema_ref().index_of("nvtx_path")?] = Arc::clone(&paths);
+        columns[batch.schema_ref().index_of("launch_nvtx_path")?] = paths;
         RecordBatch::try_new(batch.schema(), columns)
     }
 

@@ -36,6 +36,7 @@ pub use error::SessionError;
 pub use find::{LATEST, Listed};
 pub use layered::{BY_STRUCTURE, LayeredScan};
 pub use liveness::{is_alive, own_id, start_ticks};
+pub use model_part::is_before_layers;
 pub use open::{Life, Session};
 pub use progress::{Phase, ProgressSink};
 pub use recorder::{Recorder, Rows};

@@ -25,6 +25,8 @@ const AROUND: [&str; 16] = [
     "sampler",
     "sample",
 ];
+/// How many of those lie before the layers.
+const BEFORE: usize = 5;
 /// Beginnings of words that say that layers are not the language model's: their numbers start at 0, too.
 const TOWERS: [&str; 3] = ["vis", "audio", "image"];
 
@@ -45,6 +47,12 @@ impl Part {
             .find_map(layer)
             .or_else(|| ranges().rev().find_map(around).map(|name| Self::Named(name.to_owned())))
     }
+}
+
+/// Whether the part of this name lies before the layers: an embedding, or a tower.
+pub fn is_before_layers(name: &str) -> bool {
+    name.ends_with(|c: char| c.is_ascii_digit())
+        || AROUND[..BEFORE].iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 /// `model.layers.12.self_attn`, `transformer.h.3`, `blocks[7]`, `Layer 2`.
@@ -101,7 +109,7 @@ pub(crate) struct PathParts {
 }
 
 /// Columns with paths. The ranges in which a kernel's node was captured say more than those around the launch of its graph.
-pub(crate) const PATHS: [&str; 1] = ["nvtx_path"];
+pub(crate) const PATHS: [&str; 2] = ["nvtx_path", "launch_nvtx_path"];
 
 impl PathParts {
     /// The part of each row of a batch.

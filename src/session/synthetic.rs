@@ -153,6 +153,7 @@ pub fn kernel(pid: u32, name: &str, start_ns: i64, duration_ns: i64) -> KernelRo
         priority: None,
         window: 1,
         nvtx_path: None,
+        launch_nvtx_path: None,
         layer: None,
         layer_source: None,
         waves: None,

@@ -178,6 +178,7 @@ fn kernels(
                 .and_then(|priority| i32::try_from(priority).ok()),
             window,
             nvtx_path: paths.of(work.process.pid, work.correlation_id),
+            launch_nvtx_path: paths.of(work.process.pid, work.correlation_id),
             layer: None,
             layer_source: None,
             waves: None,

@@ -106,7 +106,7 @@ pub struct ByJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     phases: Option<&'a [PhaseSummary]>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    ranges: Option<&'a [RangeSummary]>,
+    ranges: Option<Vec<&'a RangeSummary>>,
 }
 
 impl<'a> ByJson<'a> {
@@ -134,7 +134,7 @@ impl<'a> ByJson<'a> {
             layered_by_structure: summary.layered_by_structure,
             steps: matches!(by, By::Layer | By::Step).then(|| &summary.classes[..limit.min(summary.classes.len())]),
             phases: (by == By::Phase).then_some(&summary.phases),
-            ranges: (by == By::Nvtx).then(|| &summary.ranges[..limit.min(summary.ranges.len())]),
+            ranges: (by == By::Nvtx).then(|| RangeSummary::longest(&summary.ranges, limit)),
         }
     }
 }

@@ -1,17 +1,19 @@
 //! By phase: prefill, decode, and what is neither.
 
-use crate::analysis::{LayerSummary, PhaseSummary};
+use crate::analysis::{DurationStats, LayerSummary, PhaseSummary};
 use crate::report::show::{duration, number, percent, words};
 use crate::report::table::{Column, fit};
 use crate::run::words::grouped;
 
-const COLUMNS: [Column; 7] = [
+const COLUMNS: [Column; 9] = [
     words("phase", u8::MAX),
     number("share", u8::MAX),
     number("steps", u8::MAX),
     number("kernels", 3),
     number("in kernels", u8::MAX),
     number("in steps", 2),
+    number("step median", u8::MAX),
+    number("p95", 4),
     number("GPU busy", u8::MAX),
 ];
 
@@ -30,6 +32,10 @@ fn row(phase: &PhaseSummary) -> Vec<String> {
     } else {
         "-".to_owned()
     };
+    let or_dash = |of: fn(&DurationStats) -> i64| {
+        let steps = phase.durations.as_ref();
+        steps.map_or_else(|| "-".to_owned(), |steps| duration(of(steps)))
+    };
     vec![
         phase.phase.word().to_owned(),
         percent(phase.share),
@@ -37,6 +43,8 @@ fn row(phase: &PhaseSummary) -> Vec<String> {
         grouped(phase.kernels),
         duration(phase.kernels_ns),
         duration(phase.steps_ns),
+        or_dash(|durations| durations.median_ns),
+        or_dash(|durations| durations.p95_ns),
         busy,
     ]
 }

@@ -19,6 +19,8 @@ mod stream;
 mod walk;
 
 #[cfg(test)]
+mod odd;
+#[cfg(test)]
 mod recorded;
 #[cfg(test)]
 mod tests;
@@ -37,7 +39,7 @@ use crate::session::structure::names::Names;
 use crate::session::structure::stream::{Launches, Mark, Stream, Waiting};
 
 /// Columns of `kernels` that the search needs, beside `start_ns`, by which the rows must be sorted.
-pub(crate) const COLUMNS: [&str; 8] = [
+pub(crate) const COLUMNS: [&str; 9] = [
     "device_id",
     "correlation_id",
     "graph_id",
@@ -45,6 +47,7 @@ pub(crate) const COLUMNS: [&str; 8] = [
     "mangled_name",
     "short_name",
     "nvtx_path",
+    "launch_nvtx_path",
     "window",
 ];
 
