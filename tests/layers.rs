@@ -29,8 +29,8 @@ impl Sessions {
         }
     }
 
-    /// A session of one process. `path` says in which ranges a kernel was launched.
-    fn write(&self, launched: &[Launched], compact: bool, path: impl Fn(&Launched) -> Option<String>) -> PathBuf {
+    /// A session of one process. `paths` says in which ranges a kernel lies, and in which it was launched.
+    fn write(&self, launched: &[Launched], compact: bool, paths: impl Fn(&Launched) -> Paths) -> PathBuf {
         let new = NewSession {
             command: vec!["python".to_owned(), "decode.py".to_owned()],
             gate: "process".to_owned(),
@@ -38,12 +38,12 @@ impl Sessions {
         };
         let mut writer = SessionWriter::create(&SessionsDir::resolve(Some(self.folder.path())).unwrap(), new).unwrap();
         let mut guest = SyntheticGuest::new(writer.path(), 4711);
-        let paths: Vec<_> = launched.iter().map(path).collect();
+        let paths: Vec<Paths> = launched.iter().map(paths).collect();
         let mut rows = model_kernels(4711, launched, CREATED_NS).zip(&paths);
         for _ in 0..launched.len().div_ceil(2500) {
             let mut builder = KernelsBuilder::default();
-            for (mut row, path) in rows.by_ref().take(2500) {
-                row.nvtx_path = path.as_deref();
+            for (mut row, (path, launch)) in rows.by_ref().take(2500) {
+                (row.nvtx_path, row.launch_nvtx_path) = (path.as_deref(), launch.as_deref());
                 builder.push(row);
             }
             guest.seal(&mut builder).unwrap();
@@ -85,8 +85,15 @@ fn model(engine: Engine) -> Vec<Launched> {
     model.launch(&steps)
 }
 
-fn nothing(_: &Launched) -> Option<String> {
-    None
+/// `nvtx_path` and `launch_nvtx_path`.
+type Paths = (Option<String>, Option<String>);
+
+fn nothing(_: &Launched) -> Paths {
+    (None, None)
+}
+
+fn alone(path: String) -> Paths {
+    (Some(path.clone()), Some(path))
 }
 
 /// Layer and source of each kernel, in order of start.
@@ -144,8 +151,10 @@ fn ranges_win_over_structure() {
         None if kernel.name.starts_with("nvjet") => Some(("logits/lm_head".to_owned(), "lm_head".to_owned())),
         _ => None,
     };
-    let path_of =
-        |kernel: &Launched| path_and_layer(kernel).map_or_else(|| Some("forward".to_owned()), |(path, _)| Some(path));
+    let path_of = |kernel: &Launched| {
+        let path = path_and_layer(kernel).map(|(path, _)| path);
+        alone(path.unwrap_or_else(|| "forward".to_owned()))
+    };
     for compact in [true, false] {
         let found = layers(&Sessions::new().write(&launched, compact, path_of));
         for (kernel, (layer, source)) in launched.iter().zip(found) {
@@ -253,11 +262,62 @@ fn ranges_name_phases_and_batches() {
     let sessions = Sessions::new();
     let ranges = |kernel: &Launched| {
         let phase = if kernel.is_prefill { "prefill" } else { "decode" };
-        Some(format!("{phase} batch={}/forward", kernel.batch))
+        alone(format!("{phase} batch={}/forward", kernel.batch))
     };
     sessions.write(&model(Engine::Eager), true, ranges);
     for by in ["step", "nvtx"] {
         insta::assert_snapshot!(format!("ranges_{by}"), sessions.show(&["--by", by]));
+    }
+}
+
+/// The ranges of vLLM: around steps and their parts at launch, and in a graph those of its capture, which in compiled code
+/// are around attention alone.
+fn of_vllm(kernel: &Launched) -> Paths {
+    let (phase, tokens) = if kernel.is_prefill {
+        ("prefill", 64)
+    } else {
+        ("decode", 1)
+    };
+    let step = format!("{phase} batch={} tokens={}", kernel.batch, tokens * kernel.batch);
+    let is = |names: &[&str]| names.iter().any(|name| kernel.name.starts_with(name));
+    let attention = kernel.layer.filter(|_| is(&["device_kernel"]));
+    let attention = attention.map(|layer| format!("model.layers.{layer}.self_attn.attn"));
+    match (kernel.layer, attention) {
+        (_, attention) if kernel.node.is_some() => (attention, Some(format!("{step}/forward"))),
+        (_, Some(attention)) => alone(format!("{step}/forward/{attention}")),
+        (Some(_), None) => alone(format!("{step}/forward")),
+        (None, _) if is(&["_gumbel", "_bias", "reduce"]) => alone(format!("{step}/sampling")),
+        (None, _) if is(&["nvjet", "vectorized_gather"]) => alone(format!("{step}/logits/lm_head")),
+        (None, _) => alone(step),
+    }
+}
+
+#[test]
+fn the_views_of_vllm_with_ranges_are_as_they_were() {
+    let sessions = Sessions::new();
+    let launched = model(Engine::Full);
+    let path = sessions.write(&launched, true, of_vllm);
+    for by in ["layer", "step", "phase", "nvtx"] {
+        insta::assert_snapshot!(format!("vllm_{by}"), sessions.show(&["--by", by, "--limit", "12"]));
+    }
+    for ((layer, source), kernel) in layers(&path).into_iter().zip(&launched) {
+        let is = |names: &[&str]| names.iter().any(|name| kernel.name.starts_with(name));
+        let (part, by) = match kernel.layer {
+            Some(number) if is(&["device_kernel"]) => (number.to_string(), "nvtx"),
+            Some(number) => (number.to_string(), "structure"),
+            None if is(&["_gumbel", "_bias", "reduce"]) => ("sampling".to_owned(), "nvtx"),
+            None if is(&["nvjet", "vectorized_gather"]) => ("lm_head".to_owned(), "nvtx"),
+            None => {
+                assert_eq!((layer, source), (None, None), "{}", kernel.name);
+                continue;
+            }
+        };
+        assert_eq!(
+            (layer.as_deref(), source.as_deref()),
+            (Some(part.as_str()), Some(by)),
+            "{}",
+            kernel.name
+        );
     }
 }
 

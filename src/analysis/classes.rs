@@ -67,6 +67,8 @@ pub(crate) struct ClassTotals {
     /// Waits between the step before, of the same window, and this one.
     pub(crate) between: DurationCounts,
     pub(crate) parts: BTreeMap<Part, PartTotals>,
+    /// The graph that holds the layers of all its steps, if one does.
+    pub(crate) graph: Option<u32>,
     /// Most steps in a row.
     pub(crate) streak: u64,
 }
@@ -90,8 +92,10 @@ impl Classes {
     /// Adds a step. `said` gives what the path of a number says.
     pub(crate) fn add(&mut self, step: &[Item], said: impl Fn(u32) -> Option<Said>) {
         let Some(first) = step.first() else { return };
-        let kind = kind_of(step, said);
+        let graph = graph_of(step);
+        let kind = kind_of(step, graph, said);
         let class = self.totals.entry(kind).or_default();
+        class.graph = graph.filter(|_| class.steps == 0 || class.graph == graph);
         let end_ns = class.add(step);
         let mut streak = 1;
         if let Some(last) = &self.last {
@@ -177,11 +181,21 @@ pub(crate) fn duration(item: &Item) -> i64 {
     item.end_ns.saturating_sub(item.start_ns)
 }
 
-fn kind_of(step: &[Item], said: impl Fn(u32) -> Option<Said>) -> Kind {
+fn numbered(step: &[Item]) -> impl Iterator<Item = &Item> {
+    step.iter().filter(|item| matches!(item.layer, Layer::Number(_)))
+}
+
+/// The graph that all layers are of.
+fn graph_of(step: &[Item]) -> Option<u32> {
+    let mut graphs = numbered(step).map(|item| item.graph);
+    let first = graphs.next().flatten()?;
+    graphs.all(|graph| graph == Some(first)).then_some(first)
+}
+
+fn kind_of(step: &[Item], graph: Option<u32>, said: impl Fn(u32) -> Option<Said>) -> Kind {
     // The layers' own ranges first: what lies around them may be of the step before.
-    let numbered = || step.iter().filter(|item| matches!(item.layer, Layer::Number(_)));
     let mut asked = None;
-    for item in numbered().chain(step) {
+    for item in numbered(step).chain(step) {
         let Some(path) = item.path.filter(|path| asked != Some(*path)) else {
             continue;
         };
@@ -190,21 +204,16 @@ fn kind_of(step: &[Item], said: impl Fn(u32) -> Option<Said>) -> Kind {
         }
         asked = Some(path);
     }
-    let mut graphs = numbered().map(|item| item.graph);
-    let graph = graphs
-        .next()
-        .flatten()
-        .filter(|&first| graphs.all(|graph| graph == Some(first)));
     if let Some(graph) = graph {
         return Kind::Graph(graph);
     }
-    let layers = numbered().map(|item| item.layer).max();
+    let layers = numbered(step).map(|item| item.layer).max();
     let layers = match layers {
         Some(Layer::Number(last)) => last as usize + 1,
         _ => 1,
     };
     let mut counts = FxHashMap::<u32, (usize, i32)>::default();
-    for item in numbered() {
+    for item in numbered(step) {
         counts.entry(item.name).or_insert((0, item.grid_x)).0 += 1;
     }
     // What most layers have: a kernel from elsewhere makes no new class.

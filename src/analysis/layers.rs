@@ -74,7 +74,7 @@ pub struct StepClass {
     pub phase_source: &'static str,
     /// Requests, where ranges say so.
     pub batch: Option<u64>,
-    /// The graph that holds the layers, if one does.
+    /// The graph that holds the layers of all its steps, if one does.
     pub graph_id: Option<u32>,
     /// Steps.
     pub steps: u64,
@@ -337,10 +337,7 @@ impl Fold {
                 phase,
                 phase_source,
                 batch,
-                graph_id: match kind {
-                    Kind::Graph(graph) => Some(*graph),
-                    _ => None,
-                },
+                graph_id: totals.graph,
                 steps: totals.steps,
                 kernels: totals.kernels,
                 kernels_ns: totals.kernels_ns,
