@@ -170,7 +170,8 @@ def test_ranges_are_what_duckdb_says(made: dict, kernels: duckdb.DuckDBPyConnect
             from parts where nvtx_path is not null
             union all select d, null, null from parts where nvtx_path is null
         )
-        select path, count(*) filter (path is not distinct from nvtx_path), {STATS.format("d")} from around group by path
+        select path, count(*) filter (path is not distinct from nvtx_path), {STATS.format("d")}
+        from around group by path
     """).fetchall()
     ranges = show(made, "nvtx")["ranges"]
     assert len(rows) == len(ranges) >= 8
