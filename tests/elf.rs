@@ -51,7 +51,7 @@ fn texts(bytes: &[u8], tag: DynamicTag) -> Vec<String> {
 }
 
 #[test]
-fn only_the_entry_points_and_the_interposed_symbols_are_exported() {
+fn only_the_entry_points_the_interposed_symbols_and_the_open_windows_are_exported() {
     let bytes = guest();
     let file = ElfFile64::<LittleEndian>::parse(&*bytes).unwrap();
     let exported: BTreeSet<&str> = file
@@ -60,6 +60,7 @@ fn only_the_entry_points_and_the_interposed_symbols_are_exported() {
         .map(|symbol| symbol.name().unwrap())
         .collect();
     let expected = [
+        "COLONEL_OPEN_WINDOWS",
         "InitializeInjection",
         "InitializeInjectionNvtx2",
         "InitializeInjectionNvtxExtension",

@@ -18,7 +18,7 @@ use crate::inject::preload::{self, Shadowed};
 use crate::inject::process_file::{self, Identity};
 use crate::inject::steward;
 use crate::inject::wake::Wake;
-use crate::inject::{attach, guard, nvtx};
+use crate::inject::{attach, guard, nvtx, windows};
 
 /// Longest stay of the host's exit for the last records to be sealed.
 const EXIT_WAIT: Duration = Duration::from_secs(3);
@@ -267,6 +267,7 @@ extern "C" fn after_fork_in_child() {
     GUEST.store(ptr::null_mut(), Ordering::Release);
     SEEN_BY.store(BY_NOTHING, Ordering::Release);
     nvtx::forget();
+    windows::forget();
     let start = if CUDA_INITIALIZED.load(Ordering::Acquire) {
         STARTED
     } else {

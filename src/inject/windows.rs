@@ -7,13 +7,22 @@
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::inject::guest::lock;
 use crate::schema::manifest;
 
 /// Distance from a boundary beyond which no queued work reaches and time alone decides.
 const NEAR_NS: i64 = 60_000_000_000;
+
+/// How many windows are open in this process. Exported: colonel's Python package makes ranges while it is not 0.
+#[unsafe(no_mangle)]
+pub(crate) static COLONEL_OPEN_WINDOWS: AtomicU32 = AtomicU32::new(0);
+
+/// After a fork, in the child: what is open there is the parent's.
+pub(crate) fn forget() {
+    COLONEL_OPEN_WINDOWS.store(0, Ordering::Release);
+}
 
 /// A window opened or closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +84,11 @@ struct Known {
 }
 
 impl Known {
+    fn tell_others(&self) {
+        let open = u32::try_from(self.open.len()).unwrap_or(u32::MAX);
+        COLONEL_OPEN_WINDOWS.store(open, Ordering::Release);
+    }
+
     fn window(&mut self, number: u32) -> Option<&mut manifest::Window> {
         self.windows.get_mut(number.checked_sub(1)? as usize)
     }
@@ -110,6 +124,7 @@ impl Windows {
             sealed_ns: None,
         });
         known.open.insert(number);
+        known.tell_others();
         known.add(Boundary {
             window: number,
             opens: true,
@@ -127,6 +142,7 @@ impl Windows {
         if !known.open.remove(&number) {
             return false;
         }
+        known.tell_others();
         if let Some(window) = known.window(number) {
             window.end_ns = Some(end_ns);
         }

@@ -35,7 +35,7 @@ variables! {
     LOG = "COLONEL_LOG", "guest", "`1` or `debug`: the guest says on stderr what it does. Silent without it.";
     DUMP_BUFFERS = "COLONEL_DUMP_BUFFERS", "guest", "Folder to which raw activity buffers are copied, for golden tests.";
     DISABLE_PROFILE_REGION = "COLONEL_DISABLE_PROFILE_REGION", "python", "`1` makes profile_region a no-op.";
-    VLLM_ENABLE_NVTX = "COLONEL_VLLM_ENABLE_NVTX", "python", "`1`: colonel's own NVTX ranges in vLLM are wanted. Set by `--flavor vllm`; nothing reads it yet.";
+    VLLM_ENABLE_NVTX = "COLONEL_VLLM_ENABLE_NVTX", "python", "`1`: colonel's plugin gives vLLM's steps and layers NVTX ranges; `0`: it does not. Set by `--flavor vllm`.";
     EVALUATOR = "COLONEL_EVALUATOR", "python", "Who records, so how profile_region opens a window: `cupti`, …";
     SESSIONS_DIR = "COLONEL_SESSIONS_DIR", "cli", "Folder of the sessions, `.colonel/sessions` without it.";
 }

@@ -68,6 +68,18 @@ def environment(*paths: Path, **changes: str | None) -> dict[str, str]:
     return variables
 
 
+def plugin_in(folder: Path) -> Path:
+    """A folder for PYTHONPATH that says, as an installed wheel does, that colonel has a plugin for vLLM."""
+    installed = folder / "installed"
+    package = installed / "colonel-0.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: colonel\nVersion: 0\n")
+    (package / "entry_points.txt").write_text(
+        "[vllm.general_plugins]\ncolonel = colonel.profiling.vllm.plugin:register\n"
+    )
+    return installed
+
+
 def record(folder: Path, script: str, *options: str, variables: dict[str, str]) -> Run:
     """Runs a script in `folder`, with options of `colonel run`."""
     file, summary = folder / "script.py", folder / "run.json"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import colonel
 import pytest
-from recorded import Run, environment
+from recorded import Run, environment, plugin_in
 
 ColonelRun = Callable[..., Run]
 
@@ -378,27 +378,9 @@ def test_under_other_profilers_the_workers_call_cuda_profiler_start(colonel_run:
     assert [window.trigger for window in session.windows] == ["profiler"]
 
 
-TORCH = '''
-"""The parts of torch that colonel's worker extension calls."""
-from types import SimpleNamespace
-from vllm import gpu
-cuda = SimpleNamespace(
-    profiler=SimpleNamespace(start=gpu.profiler_start, stop=gpu.profiler_stop),
-    synchronize=lambda: gpu._call("cudaDeviceSynchronize"),
-)
-'''
-
-
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_the_plugin_gives_the_workers_the_calls(colonel_run: ColonelRun, tmp_path: Path, method: str) -> None:
-    installed = tmp_path / "installed"
-    (installed / "colonel-0.dist-info").mkdir(parents=True)
-    (installed / "colonel-0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: colonel\nVersion: 0\n")
-    (installed / "colonel-0.dist-info" / "entry_points.txt").write_text(
-        "[vllm.general_plugins]\ncolonel = colonel.profiling.vllm.plugin:register\n"
-    )
-    (installed / "torch.py").write_text(TORCH)
-    path = os.pathsep.join([environment()["PYTHONPATH"], str(installed)])
+    path = os.pathsep.join([environment()["PYTHONPATH"], str(plugin_in(tmp_path))])
     text = 'import os; os.environ["COLONEL_EVALUATOR"] = "nsys"\n' + script(PROFILER_CALLS)
     run = colonel_run(text, "--flavor", "vllm", PYTHONPATH=path, VLLM_WORKER_MULTIPROC_METHOD=method)
     assert colonel.open(run.session).kernels(["name"]).num_rows == run.told["outer"]

@@ -1,6 +1,6 @@
 //! The default evaluator: the guest in every CUDA process, recording through CUPTI.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use super::super::RunError;
@@ -62,7 +62,7 @@ impl Evaluator for CuptiEvaluator {
         let guest = runtime.linkable(&self.guest, LD_PRELOAD)?;
         environment.set(CUDA_INJECTION, &guest);
         environment.prepend(LD_PRELOAD, &guest, inherited);
-        if wants_nvtx(settings) {
+        if wants_nvtx(settings) || annotates_vllm(environment, inherited) {
             environment.set(NVTX_INJECTION, &guest);
             environment.set_or_remove(variables::NVTX_CHAIN, other_nvtx(inherited));
         } else if inherited(variables::SESSION).is_some() {
@@ -79,6 +79,16 @@ impl Evaluator for CuptiEvaluator {
 /// Only where it is asked for: each push and pop of the program would go through the guest.
 fn wants_nvtx(settings: &Settings) -> bool {
     settings.trace.contains(&Trace::Nvtx) || matches!(settings.gate, Gate::Nvtx(_))
+}
+
+/// Whether colonel's own ranges in vLLM are wanted: by the flavor, or by the user.
+fn annotates_vllm(environment: &Environment, inherited: Inherited<'_>) -> bool {
+    let name = variables::VLLM_ENABLE_NVTX;
+    let wanted = environment.get(name).map(OsStr::to_owned).or_else(|| inherited(name));
+    wanted.is_some_and(|value| {
+        let value = value.to_string_lossy().trim().to_ascii_lowercase();
+        !matches!(value.as_str(), "" | "0" | "false" | "no" | "off")
+    })
 }
 
 /// Another tool's NVTX injection, which the guest calls first. Not the one of an outer colonel, nor the path that asks
@@ -109,6 +119,22 @@ mod tests {
         let message = CuptiEvaluator::new(false, &nested).unwrap_err().to_string();
         assert!(message.contains("by an outer `colonel run`"), "{message}");
     }
+
+    #[test]
+    fn ranges_in_vllm_are_on_unless_the_user_says_no() {
+        let mut environment = Environment::default();
+        assert!(!annotates_vllm(&environment, &|_| None));
+        for (value, expected) in [("1", true), ("yes", true), ("", false), ("0", false), ("Off", false)] {
+            assert_eq!(
+                annotates_vllm(&environment, &|_| Some(value.into())),
+                expected,
+                "{value}"
+            );
+        }
+        environment.set(variables::VLLM_ENABLE_NVTX, "1");
+        assert!(annotates_vllm(&environment, &|_| None));
+    }
+
     #[test]
     fn another_nvtx_injection_is_passed_on() {
         let inherited = |value: &'static str, session: bool| {

@@ -17,7 +17,7 @@ def enable_nvtx() -> None:
 
     It is what `LLM(..., enable_layerwise_nvtx_tracing=True)` does. vLLM's hooks run when Python calls a module, so
     they say nothing under Model Runner V2, in compiled code, and in CUDA graphs; where that holds for the engine being
-    made, a `colonel.CaptureWarning` says so.
+    made, a `colonel.CaptureWarning` says so. `colonel run --flavor vllm` has its own ranges, without this call.
     """
     try:
         default_to(SETTING, True)
@@ -33,7 +33,10 @@ def _check(config: Any) -> None:
     """Says what in this engine's configuration keeps the ranges from coming."""
     reasons = silent_because(config)
     if reasons:
-        _warn("vLLM's layerwise NVTX ranges do nothing, or little, in this engine: " + "; ".join(reasons))
+        _warn(
+            f"vLLM's layerwise NVTX ranges do nothing, or little, in this engine: {'; '.join(reasons)}. Colonel's own "
+            "ranges come in any engine: `colonel run --flavor vllm`, or COLONEL_VLLM_ENABLE_NVTX=1"
+        )
 
 
 def silent_because(config: Any) -> list[str]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-import warnings
 from types import TracebackType
 from typing import Any, Protocol
 
-from colonel.errors import CaptureWarning
 from colonel.profiling.vllm.profiler_calls import ProfilerCalls
+from colonel.profiling.vllm.switches import is_on
 from colonel.profiling.vllm.windows import ControlledWindows
 from colonel.sessions import Session, own_session
 
@@ -127,10 +126,7 @@ def profile_region(llm: Any, *, name: str | None = None) -> ProfileRegion:
 
 def is_disabled() -> bool:
     """True where the environment turns regions off."""
-    value = os.environ.get(DISABLE, "").strip().lower()
-    if value not in ("", "0", "false", "no", "off", "1", "true", "yes", "on"):
-        warnings.warn(f"{DISABLE}={value} is neither 0 nor 1: taken for 1", CaptureWarning, stacklevel=4)
-    return value not in ("", "0", "false", "no", "off")
+    return is_on(DISABLE, stacklevel=4)
 
 
 def is_async(llm: Any) -> bool:

@@ -1,5 +1,6 @@
 """What an engine is told to do (config/*.py)."""
 
+import enum
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,11 +26,46 @@ class ProfilerConfig:
             raise ValueError("torch_profiler_dir must be set when profiler is 'torch'")
 
 
+class CompilationMode(enum.IntEnum):
+    NONE = 0
+    STOCK_TORCH_COMPILE = 1
+    DYNAMO_TRACE_ONCE = 2
+    VLLM_COMPILE = 3
+
+
+class CUDAGraphMode(enum.Enum):
+    NONE = 0
+    PIECEWISE = 1
+    FULL = 2
+    # The fake's prefill takes no graph, so no pieces are captured for it.
+    FULL_AND_PIECEWISE = (FULL, PIECEWISE)
+
+    def decode_mode(self) -> "CUDAGraphMode":
+        return CUDAGraphMode(self.value[0]) if isinstance(self.value, tuple) else self
+
+    def has_piecewise_cudagraphs(self) -> bool:
+        return self in (CUDAGraphMode.PIECEWISE, CUDAGraphMode.FULL_AND_PIECEWISE)
+
+
 @dataclass
 class CompilationConfig:
-    mode: int | None = None
-    cudagraph_mode: str | None = None
+    # Both are given as the enum, its name or its number; `EngineArgs` fills in what is left out.
+    mode: Any = None
+    cudagraph_mode: Any = None
     cudagraph_capture_sizes: list[int] | None = None
+    # Attention layers by name, which they add themselves to.
+    static_forward_context: dict[str, Any] = field(default_factory=dict, init=False)
+
+    def fill_in(self, enforce_eager: bool) -> None:
+        """As VllmConfig does (config/vllm.py)."""
+        if self.mode is None:
+            self.mode = CompilationMode.NONE if enforce_eager else CompilationMode.VLLM_COMPILE
+        if isinstance(self.mode, int):
+            self.mode = CompilationMode(self.mode)
+        if enforce_eager or self.cudagraph_mode is None:
+            self.cudagraph_mode = CUDAGraphMode.NONE if enforce_eager else CUDAGraphMode.FULL_AND_PIECEWISE
+        if isinstance(self.cudagraph_mode, str):
+            self.cudagraph_mode = CUDAGraphMode[self.cudagraph_mode]
 
 
 @dataclass
@@ -70,7 +106,7 @@ class SchedulerConfig:
 
 @dataclass
 class ObservabilityConfig:
-    # Has no effect here, as with the real model runner V2 and under CUDA graphs: gpu-sim plays no NVTX.
+    # Has no effect here, as with the real model runner V2 and under CUDA graphs.
     enable_layerwise_nvtx_tracing: bool = False
 
 
@@ -94,7 +130,7 @@ class VllmConfig:
     @property
     def cudagraph_capture_sizes(self) -> list[int]:
         """Batch sizes that get a CUDA graph (config/vllm.py, `_set_cudagraph_sizes`); none when eager."""
-        if self.model_config.enforce_eager or self.compilation_config.cudagraph_mode == "NONE":
+        if self.compilation_config.cudagraph_mode is CUDAGraphMode.NONE:
             return []
         if self.compilation_config.cudagraph_capture_sizes is not None:
             return sorted(set(self.compilation_config.cudagraph_capture_sizes))

@@ -36,20 +36,20 @@ ALL_REDUCE = Kernel(
     (36, 1, 1),
     (512, 1, 1),
 )
-_ATTENTION = (
-    _gemm("nvjet_sm90_tst_64x8_64x16_4x1_v_bz_bias_TNT", (72, 1, 1)),
-    Kernel(
-        f"_ZN4vllm23rotary_embedding_kernelI{_BF16}Lb1EEEvPKlPT_S6_PKS5_illliii",
-        (1, 1, 1),
-        (448, 1, 1),
-        by_token=True,
-    ),
-    Kernel(
-        f"_ZN4vllm30reshape_and_cache_flash_kernelI{_BF16}S2_LNS_18Fp8KVCacheDataTypeE0EEEvPKT_S6_PT0_S8_PKllllllliiiPKfSC_",
-        (1, 1, 1),
-        (128, 1, 1),
-        by_token=True,
-    ),
+QKV = _gemm("nvjet_sm90_tst_64x8_64x16_4x1_v_bz_bias_TNT", (72, 1, 1))
+ROTARY = Kernel(
+    f"_ZN4vllm23rotary_embedding_kernelI{_BF16}Lb1EEEvPKlPT_S6_PKS5_illliii",
+    (1, 1, 1),
+    (448, 1, 1),
+    by_token=True,
+)
+RESHAPE_AND_CACHE = Kernel(
+    f"_ZN4vllm30reshape_and_cache_flash_kernelI{_BF16}S2_LNS_18Fp8KVCacheDataTypeE0EEEvPKT_S6_PT0_S8_PKllllllliiiPKfSC_",
+    (1, 1, 1),
+    (128, 1, 1),
+    by_token=True,
+)
+FLASH_ATTENTION = (
     Kernel(
         f"_ZN5flash24flash_fwd_splitkv_kernelINS_23{_FLASH}Lb0ELb0ELb0ELb0ELb1ELb0ELb1ELb0EEEvNS_16Flash_fwd_paramsE",
         (1, 16, 8),
@@ -61,9 +61,9 @@ _ATTENTION = (
         (14, 1, 1),
         (128, 1, 1),
     ),
-    _gemm("nvjet_sm90_tst_64x8_64x16_2x1_v_bz_splitK_TNT", (56, 1, 1)),
 )
-_MLP = (
+O_PROJ = _gemm("nvjet_sm90_tst_64x8_64x16_2x1_v_bz_splitK_TNT", (56, 1, 1))
+MLP = (
     _gemm("nvjet_sm90_tst_128x8_64x12_2x1_v_bz_TNT", (304, 1, 1)),
     Kernel(
         f"_ZN4vllm18act_and_mul_kernelI{_BF16}XadL_ZNS_11silu_kernelIS2_EET_RKS4_EELb1EEEvPS4_PS5_i",
@@ -95,10 +95,3 @@ SAMPLE_V1 = (
         by_token=True,
     ),
 )
-
-
-def layer(first: bool, parallel: bool) -> tuple[Kernel, ...]:
-    """A decoder layer: 11 kernels, 13 with tensor parallelism. The first one's norm has no residual to add."""
-    reduce = (ALL_REDUCE,) if parallel else ()
-    norm = RMS_NORM if first else FUSED_ADD_RMS_NORM
-    return (norm, *_ATTENTION, *reduce, FUSED_ADD_RMS_NORM, *_MLP, *reduce)

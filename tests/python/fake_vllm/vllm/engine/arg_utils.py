@@ -57,6 +57,7 @@ class EngineArgs:
     def create_engine_config(self, usage_context: Any = None) -> VllmConfig:
         assert isinstance(self.compilation_config, CompilationConfig)
         assert isinstance(self.profiler_config, ProfilerConfig)
+        self.compilation_config.fill_in(self.enforce_eager)
         parallel = ParallelConfig(
             self.tensor_parallel_size,
             self.distributed_executor_backend,

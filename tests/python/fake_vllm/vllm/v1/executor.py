@@ -18,7 +18,7 @@ import vllm.envs as envs
 from vllm.config import VllmConfig
 from vllm.utils import get_mp_context
 from vllm.v1.serial_utils import run_method
-from vllm.v1.worker.gpu_worker import WorkerWrapperBase
+from vllm.v1.worker.worker_base import WorkerWrapperBase
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +53,10 @@ class Executor:
         # The answer of rank 0 is the one that counts.
         return self.collective_rpc("execute_model", args=(scheduled,))[0]
 
+    def sample_tokens(self, grammar_output: Any) -> Any:
+        """Called at once, where `execute_model` gave None."""
+        return self.collective_rpc("sample_tokens", args=(grammar_output,))[0]
+
     def profile(self, is_start: bool = True, profile_prefix: str | None = None) -> None:
         self.collective_rpc("profile", args=(is_start, profile_prefix))
 
@@ -65,6 +69,7 @@ class UniProcExecutor(Executor):
         self.driver_worker = WorkerWrapperBase()
         self.driver_worker.init_worker(self.vllm_config, local_rank=0, rank=0)
         self.driver_worker.init_device()
+        self.driver_worker.load_model()
 
     def collective_rpc(
         self, method: Method, timeout: float | None = None, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -176,6 +181,7 @@ def _worker_main(config: VllmConfig, rank: int, calls: Connection, death: Connec
     wrapper = WorkerWrapperBase()
     wrapper.init_worker(config, local_rank=rank, rank=rank)
     wrapper.init_device()
+    wrapper.load_model()
     envs.enable_envs_cache()
     calls.send("READY")
     try:

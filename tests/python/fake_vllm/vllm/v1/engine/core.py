@@ -15,9 +15,9 @@ from typing import Any
 import vllm.envs as envs
 from vllm.config import VllmConfig
 from vllm.plugins import load_general_plugins
+from vllm.v1.core.sched.output import CachedRequestData, NewRequestData, SchedulerOutput
 from vllm.v1.executor import Executor
 from vllm.v1.serial_utils import decode, encode
-from vllm.v1.worker.model_runner import Scheduled
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +27,7 @@ Output = tuple[str, int, str | None]
 
 @dataclass
 class _Request:
-    prompt_sum: int
-    prompt_tokens: int
+    prompt_token_ids: list[int]
     max_tokens: int
     tokens: int = 0
 
@@ -44,7 +43,7 @@ class EngineCore:
         envs.enable_envs_cache()
 
     def add_request(self, request_id: str, prompt_token_ids: list[int], max_tokens: int) -> None:
-        self._waiting[request_id] = _Request(sum(prompt_token_ids), len(prompt_token_ids), max_tokens)
+        self._waiting[request_id] = _Request(prompt_token_ids, max_tokens)
 
     def abort_requests(self, request_ids: list[str]) -> None:
         for request_id in request_ids:
@@ -64,15 +63,19 @@ class EngineCore:
         tokens of the running ones."""
         if not self.has_requests():
             return []
-        prefill = 0
-        tokens = len(self._running)
+        running = {key: request.tokens for key, request in self._running.items()}
+        new = []
         while self._waiting and len(self._running) < self.vllm_config.scheduler_config.max_num_seqs:
             request_id = next(iter(self._waiting))
             self._running[request_id] = request = self._waiting.pop(request_id)
-            prefill += request.prompt_tokens
-        requests = [(key, request.prompt_sum, request.tokens) for key, request in self._running.items()]
-        scheduled = Scheduled(tokens=tokens + prefill, has_prefill=prefill > 0, requests=requests)
-        return [self._take(request_id, token) for request_id, token in self.model_executor.execute_model(scheduled)]
+            new.append(NewRequestData(request_id, request.prompt_token_ids))
+        tokens = dict.fromkeys(running, 1) | {request.req_id: len(request.prompt_token_ids) for request in new}
+        cached = CachedRequestData(list(running), num_output_tokens=list(running.values()))
+        scheduled = SchedulerOutput(new, cached, tokens, sum(tokens.values()))
+        sampled = self.model_executor.execute_model(scheduled)
+        if sampled is None:
+            sampled = self.model_executor.sample_tokens(None)
+        return [self._take(request_id, token) for request_id, token in sampled]
 
     def _take(self, request_id: str, token: int) -> Output:
         request = self._running[request_id]

@@ -1,19 +1,14 @@
-"""Who uses the GPU (v1/worker/gpu_worker.py, v1/worker/worker_base.py, profiler/wrapper.py)."""
+"""Who uses the GPU (v1/worker/gpu_worker.py, profiler/wrapper.py)."""
 
 import logging
 from typing import Any
 
 from vllm import gpu
 from vllm.config import ProfilerConfig, VllmConfig
-from vllm.plugins import load_general_plugins
-from vllm.utils import resolve_obj_by_qualname
-from vllm.v1.worker.model_runner import ModelRunner, Scheduled
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.worker.worker_base import WorkerBase
 
 logger = logging.getLogger(__name__)
-
-
-class WorkerBase:
-    """There for Python's sake: bases can only be added to a class that has one besides `object`."""
 
 
 class Worker(WorkerBase):
@@ -25,25 +20,34 @@ class Worker(WorkerBase):
         self.profiler: CudaProfilerWrapper | None = None
         # `from vllm.v1.worker.gpu_worker import Worker` touches no GPU, nor does the constructor: `init_device` does.
         self._gpu: gpu.Gpu | None = None
-        self.model_runner: ModelRunner | None = None
+        self.model_runner: Any = None
 
     def init_device(self) -> None:
         self._gpu = gpu.Gpu(self.local_rank)
-        self.model_runner = ModelRunner(self.vllm_config, self._gpu)
+        if self.vllm_config.use_v2_model_runner:
+            from vllm.v1.worker.gpu.model_runner import GPUModelRunner as GPUModelRunnerV2
+
+            self.model_runner = GPUModelRunnerV2(self.vllm_config, self._gpu)
+        else:
+            from vllm.v1.worker.gpu_model_runner import GPUModelRunner as GPUModelRunnerV1
+
+            self.model_runner = GPUModelRunnerV1(self.vllm_config, self._gpu)
+
+    def load_model(self) -> None:
+        self.model_runner.load_model()
 
     def compile_or_warm_up_model(self) -> None:
         if not self.vllm_config.model_config.enforce_eager:
-            self._runner.capture_model()
+            self.model_runner.capture_model()
 
-    @property
-    def _runner(self) -> ModelRunner:
-        assert self.model_runner is not None, "init_device comes first"
-        return self.model_runner
-
-    def execute_model(self, scheduled: Scheduled) -> list[tuple[str, int]]:
+    def execute_model(self, scheduler_output: SchedulerOutput) -> list[tuple[str, int]] | None:
+        """None: `sample_tokens` has the tokens."""
         if self.profiler is not None:
             self.profiler.step()
-        return self._runner.execute(scheduled)
+        return self.model_runner.execute_model(scheduler_output)
+
+    def sample_tokens(self, grammar_output: None) -> list[tuple[str, int]]:
+        return self.model_runner.sample_tokens(grammar_output)
 
     def profile(self, is_start: bool = True, profile_prefix: str | None = None) -> None:
         """cudaProfilerStart or Stop, with nothing waited for in between."""
@@ -130,33 +134,3 @@ class CudaProfilerWrapper:
         except Exception as error:
             logger.warning("Failed to stop profiler: %s", error)
         self._running = False
-
-
-class WorkerWrapperBase:
-    """Makes the worker inside the process that is to use the GPU; RPCs find the worker's methods through it."""
-
-    worker: Worker
-
-    def init_worker(self, vllm_config: VllmConfig, local_rank: int, rank: int) -> None:
-        load_general_plugins()
-        parallel = vllm_config.parallel_config
-        worker_class = resolve_obj_by_qualname(parallel.worker_cls)
-        if parallel.worker_extension_cls:
-            _extend(worker_class, resolve_obj_by_qualname(parallel.worker_extension_cls))
-        self.worker = worker_class(vllm_config=vllm_config, local_rank=local_rank, rank=rank)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.worker, name)
-
-
-def _extend(worker_class: type, extension: type) -> None:
-    """Appends the extension to the bases of the worker's class, so that its methods become RPCs."""
-    if extension in worker_class.__bases__:
-        return
-    for name in dir(extension):
-        if not name.startswith("__"):
-            assert not hasattr(worker_class, name), (
-                f"Worker class {worker_class} already has an attribute {name}, which conflicts with the worker"
-                f" extension class {extension}."
-            )
-    worker_class.__bases__ = (*worker_class.__bases__, extension)
