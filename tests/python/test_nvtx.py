@@ -34,7 +34,7 @@ def run(args: str, before: str = "", **variables: str) -> list[str]:
     return [*done.stdout.splitlines(), *done.stderr.splitlines()]
 
 
-@pytest.mark.parametrize("args", ["EngineArgs()", "AsyncEngineArgs()"])
+@pytest.mark.parametrize("args", ["EngineArgs(enforce_eager=True)", "AsyncEngineArgs(enforce_eager=True)"])
 def test_it_turns_vllms_own_setting_on(args: str) -> None:
     assert run(args, VLLM_USE_V2_MODEL_RUNNER="0") == ["True"]
 
