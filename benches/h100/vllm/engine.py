@@ -2,6 +2,7 @@
 
     engine.py [demo arguments] --torch-profile DIR [--rounds N]   no colonel: vLLM's torch profiler around each round
     engine.py [demo arguments] --serve HOW                        one timed round for each line on stdin
+    engine.py [demo arguments] --record                           one round in a region of colonel's
 
 HOW says what surrounds a round: `plain` nothing, `region` colonel's profile_region, `cuda` and `torch` vLLM's own
 profiler calls. Only `generate` is timed. Each answer is a line of JSON.
@@ -119,16 +120,30 @@ def serve(options: argparse.Namespace) -> None:
     say(ended=True)
 
 
+def record(options: argparse.Namespace) -> None:
+    more = {"compilation_config": options.compilation_config} if options.compilation_config else {}
+    llm = engine(options, **more)
+    wanted, sampled = prompts(options), sampling(options)
+    generate(llm, wanted, sampled)
+    with surrounded("region", llm):
+        did = generate(llm, wanted, sampled)
+    say(steps=did.steps, tokens=did.tokens)
+
+
 def main() -> None:
     arguments = parser(__doc__.splitlines()[0])
     what = arguments.add_mutually_exclusive_group(required=True)
     what.add_argument("--torch-profile", type=Path, help="folder for the traces")
     what.add_argument("--serve", choices=HOW)
+    what.add_argument("--record", action="store_true")
+    arguments.add_argument("--compilation-config", type=json.loads, help="vLLM's, as JSON, for --record")
     arguments.add_argument("--rounds", type=int, default=1)
     arguments.add_argument("--traces", type=Path, default=Path("traces"), help="folder for the traces of --serve torch")
     options = arguments.parse_args(namespace=Options())
     if options.serve:
         serve(options)
+    elif options.record:
+        record(options)
     else:
         torch_profile(options)
 

@@ -4,6 +4,7 @@
 #   warm      fills vLLM's compile caches, all versions and modes side by side; run it first
 #   capture   demo 05 under colonel, in all combinations, against vLLM's own torch profiler
 #   regions   two windows, nested and overlapping ones, an exception, everything in one process, no session
+#   layers    the layer of each kernel, by colonel's ranges and by structure: full graphs, pieces, eager
 #   server    the API server: /start_profile, `colonel start`, eight clients
 #   ends      SIGTERM, SIGKILL, and a script that ends inside a window
 #   demos     every demo as the guide shows it, and what it prints
@@ -15,7 +16,7 @@
 # ONLY=a,b runs the steps that have a or b in their name; MODE=eager chooses the overhead's engines.
 # COLONEL_BENCH_SIM=1 tries the stages on gpu-sim and the tests' stand-in of vLLM.
 set -uo pipefail
-[ $# -gt 0 ] || { sed -n '4,10s/^# *//p' "$0"; exit 2; }
+[ $# -gt 0 ] || { sed -n '4,11s/^# *//p' "$0"; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../../.." && pwd)
 out=${OUT:-$root/target/h100}
@@ -56,7 +57,7 @@ for asked in "$@"; do
     stage=${asked%%=*}
     seconds=540
     [[ $asked == *=* ]] && seconds=${asked#*=}
-    [ -f "$here/stage_$stage.py" ] || { echo "run.sh: no stage \`$stage\`; known: warm, capture, regions, server, ends, demos, overhead"; exit 2; }
+    [ -f "$here/stage_$stage.py" ] || { echo "run.sh: no stage \`$stage\`; known: warm, capture, regions, layers, server, ends, demos, overhead"; exit 2; }
     [ "$stage" != overhead ] || [ "${COLONEL_BENCH_SIM:-}" = 1 ] || bare_client
     "$python" "$here/../environment.py" "$build/environment.json" "$stage" "$lib" "bash benches/h100/vllm/run.sh $asked" || exit 1
     begin=$SECONDS
