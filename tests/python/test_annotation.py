@@ -212,7 +212,8 @@ def test_what_has_moved_is_told_and_the_rest_is_there(run: Annotated, runner: di
     assert under(ran, f"^{DECODE}/forward$") == 7 * (OF_A_LAYER * LAYERS + 2)
 
 
-def test_warnings_that_are_errors_stop_no_engine(run: Annotated) -> None:
+@pytest.mark.parametrize("value", ["1", "perhaps"])
+def test_warnings_that_are_errors_stop_no_engine(run: Annotated, value: str) -> None:
     ran = run(
         f"""
         from vllm.v1.worker.worker_base import WorkerWrapperBase
@@ -224,7 +225,7 @@ def test_warnings_that_are_errors_stop_no_engine(run: Annotated) -> None:
         "--gate",
         "process",
         PYTHONWARNINGS="error",
-        **ON,
+        COLONEL_VLLM_ENABLE_NVTX=value,
     )
     assert ran.kernels.count_rows() > 0
     assert not (ran.session / "nvtx_ranges").exists()

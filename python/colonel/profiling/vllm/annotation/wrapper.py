@@ -17,13 +17,16 @@ MODULE = "vllm.v1.worker.worker_base"
 
 def install() -> None:
     """Lets the workers that are made in this process and its forks have ranges, where `ENABLE` asks for them."""
-    if not is_on(ENABLE):
-        return
-    if MODULE in sys.modules:
-        _patch()
-    else:
-        # This process makes no worker yet, and perhaps none at all: it may only look at a model's class.
-        after_config(_patch)
+    try:
+        if not is_on(ENABLE):
+            return
+        if MODULE in sys.modules:
+            _patch()
+        else:
+            # This process makes no worker yet, and perhaps none at all: it may only look at a model's class.
+            after_config(_patch)
+    except Exception as error:
+        tell(f"there are none: {type(error).__name__}: {error}")
 
 
 def _patch(_config: Any = None) -> None:
