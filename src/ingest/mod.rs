@@ -88,18 +88,33 @@ impl Ingest {
         });
     }
 
+    /// Notes when the report that is being read ends for a process.
+    fn end_window(&mut self, pid: u32, end_ns: i64) {
+        let windows = self.processes.get_mut(&pid).map(|process| &mut process.windows);
+        if let Some(window) = windows.and_then(|windows| windows.last_mut()) {
+            (window.end_ns, window.sealed_ns) = (Some(end_ns), Some(end_ns));
+        }
+    }
+
     /// Counts records that could not become rows.
     fn lose(&mut self, pid: u32, kind: &str, reason: &str, count: u64, time_ns: i64) {
-        if let Some(process) = self.processes.get_mut(&pid) {
-            process.losses.push(Loss {
-                pid: Some(pid),
-                kind: kind.to_owned(),
-                reason: reason.to_owned(),
-                count: Some(count),
-                first_ns: time_ns,
-                last_ns: time_ns,
-            });
+        let Some(process) = self.processes.get_mut(&pid) else {
+            return;
+        };
+        let mut known = process.losses.iter_mut();
+        if let Some(loss) = known.find(|loss| loss.kind == kind && loss.reason == reason) {
+            loss.count = loss.count.map(|so_far| so_far + count);
+            loss.last_ns = time_ns;
+            return;
         }
+        process.losses.push(Loss {
+            pid: Some(pid),
+            kind: kind.to_owned(),
+            reason: reason.to_owned(),
+            count: Some(count),
+            first_ns: time_ns,
+            last_ns: time_ns,
+        });
     }
 }
 

@@ -2,5 +2,6 @@
 
 #![allow(missing_docs, reason = "a test is its own documentation")]
 
+mod ncu;
 mod nsys;
 mod support;
