@@ -1,8 +1,10 @@
 //! The command line: one file a command, arguments and messages, no logic.
 
+pub mod config;
 pub mod control;
 pub mod doctor;
 mod error;
+pub mod knobs;
 pub mod list;
 mod output;
 pub mod query;
@@ -43,6 +45,7 @@ enum Command {
     Tables(tables::Args),
     Rm(rm::Args),
     Doctor(doctor::Args),
+    Config(config::Args),
 }
 
 /// Exit codes of every command but `run`, which has [`crate::run::exit_code`].
@@ -69,6 +72,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Tables(args) => tables::run(&args),
         Command::Rm(args) => rm::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Config(args) => config::run(&args),
         Command::Start(args) => control::start(&args),
         Command::Stop(args) => control::stop(&args),
         Command::Status(args) => control::status(&args),

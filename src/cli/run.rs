@@ -12,9 +12,12 @@ use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 
 use super::Cli;
+use super::knobs::KnobArgs;
 use super::sessions_dir::SessionsDirArgs;
+use crate::run::config::{ConfigError, Files, Source, resolve, typed};
 use crate::run::evaluators::EvaluatorKind;
 use crate::run::flavors::{FLAVORS, Flavor};
+use crate::run::knobs::Knobs;
 use crate::run::{Choice, Gate, GateBy, Launch, Outcome, RunError, Settings, Summary, Trace};
 use crate::schema::env as variables;
 use crate::session::SessionError;
@@ -49,8 +52,9 @@ pub struct Args {
     /// Record more: `api` (calls of the CUDA runtime and driver), `nvtx` (NVTX ranges)
     #[arg(long, value_name = "KINDS", value_delimiter = ',', value_parser = Trace::parse)]
     trace: Vec<Trace>,
-    /// Which profiler: `cupti` (colonel's own) or `auto`
-    #[arg(long, value_name = "EVALUATOR", default_value = "auto", value_parser = EvaluatorKind::parse_name)]
+    /// Which profiler: `cupti` (colonel's own), `nsys` or `ncu` (NVIDIA's, into the same tables), or `auto`, which is
+    /// `cupti`
+    #[arg(long, value_name = "EVALUATOR", default_value = "auto", value_parser = EvaluatorKind::parse)]
     evaluator: EvaluatorKind,
     /// Run the command in this folder; other paths stay relative to the current one
     #[arg(short = 'C', long, value_name = "DIR")]
@@ -69,6 +73,8 @@ pub struct Args {
     replace_injection: bool,
     #[command(flatten)]
     sessions: SessionsDirArgs,
+    #[command(flatten)]
+    knobs: KnobArgs,
     /// The command and its arguments
     #[arg(trailing_var_arg = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -113,6 +119,18 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(exit_code))
 }
 
+/// Settings of the flavor that stand for its gate: with another gate they don't hold.
+const OF_THE_GATE: [&str; 2] = ["nsys_capture_range", "ncu_profile_from_start"];
+
+fn knobs(args: &Args) -> Result<Knobs, ConfigError> {
+    let variable = |name: &str| std::env::var_os(name);
+    let mut values = resolve(args.flavor, &Files::here(), variable, &args.knobs.given)?;
+    if args.gate.is_some() {
+        values.retain(|name, (_, source)| !OF_THE_GATE.contains(name) || !matches!(source, Source::Flavor(_)));
+    }
+    typed(&values)
+}
+
 fn settings(args: &Args) -> Result<Settings, RunError> {
     Ok(Settings {
         name: args.name.clone(),
@@ -123,6 +141,7 @@ fn settings(args: &Args) -> Result<Settings, RunError> {
         window: args.window,
         trace: args.trace.clone(),
         evaluator: args.evaluator,
+        knobs: knobs(args)?,
         cwd: args.cwd.clone(),
         sessions: args.sessions.resolve().map_err(|source| RunError::NoSession {
             dir: args.sessions.sessions_dir.clone().unwrap_or_default().into(),
@@ -160,7 +179,7 @@ fn say(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
-fn parse_flavor(name: &str) -> Result<&'static Flavor, String> {
+pub(super) fn parse_flavor(name: &str) -> Result<&'static Flavor, String> {
     Flavor::named(name).ok_or_else(|| {
         let known: Vec<&str> = FLAVORS.iter().map(|flavor| flavor.name).collect();
         format!("unknown flavor `{name}` (known: {})", known.join(", "))

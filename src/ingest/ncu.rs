@@ -201,7 +201,7 @@ impl Ingest {
             let row = kernel_row(
                 &launch,
                 pid,
-                &name,
+                name,
                 correlation_id,
                 (start, start + duration),
                 self.window,
@@ -255,6 +255,7 @@ fn kernel_row<'a>(
         priority: None,
         window,
         nvtx_path: None,
+        launch_nvtx_path: None,
         layer: None,
         layer_source: None,
         waves: None,

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
 use serde::Serialize;
 
@@ -10,7 +9,7 @@ use crate::analysis::{DeviceSummary, KernelSummary, SessionSummary, Transfer, Wi
 use crate::report::names::{printable, shape, shortened, without_namespaces, without_parameters};
 use crate::report::table::{Column, fit};
 use crate::report::time::utc;
-use crate::run::evaluators::{CuptiEvaluator, Evaluator as _};
+use crate::run::evaluators;
 use crate::run::words::{bytes, counted, grouped, nanoseconds};
 use crate::run::{ProblemSummary, ProcessSummary, Summary, Surroundings};
 use crate::schema::manifest::{Exit, Host, Loss};
@@ -82,8 +81,7 @@ fn why_no_kernels(session: &Session) -> Option<String> {
     if matches!(session.life(), Life::Running(_)) {
         return Some("none so far, the session still runs".to_owned());
     }
-    // What it has to say is in the manifest, the guest is not asked for it.
-    CuptiEvaluator::with_guest(PathBuf::new()).why_no_kernels(session.manifest())
+    Some(evaluators::why_no_kernels(session.manifest()))
 }
 
 fn heading(session: &Session, run: &Summary, summary: &SessionSummary) -> String {

@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -15,12 +16,39 @@ use nix::sys::signal::SigSet;
 use super::RunError;
 use super::environment::Environment;
 
-/// Starts the command with the caller's signal mask, its three streams inherited.
+/// Where a program talks.
+#[derive(Debug)]
+pub(crate) enum Streams {
+    /// Where we do.
+    Inherited,
+    /// Into this file, while the command that it starts finds our stdout and stderr as [`COMMANDS_STDOUT`] and
+    /// [`COMMANDS_STDERR`].
+    Apart(File),
+}
+
+/// The command's stdout in a profiler that talks into a file.
+const COMMANDS_STDOUT: libc::c_int = 9;
+/// The command's stderr there.
+const COMMANDS_STDERR: libc::c_int = 8;
+
+/// What starts the command there with the streams that it should have: by the descriptors where the profiler passes them
+/// on, else by their paths. Through a path a file is appended to, and its other writers don't know of it.
+pub(crate) fn with_its_streams() -> [String; 4] {
+    const SCRIPT: &str = "if [ /proc/self/fd/9 -ef \"${0}1\" ] && [ /proc/self/fd/8 -ef \"${0}2\" ]; then \
+                          exec \"$@\" >&9 2>&8 9>&- 8>&-; \
+                          elif (: >>\"${0}1\" 2>>\"${0}2\") 2>/dev/null; then exec \"$@\" >>\"${0}1\" 2>>\"${0}2\"; \
+                          else exec \"$@\"; fi";
+    let ours = format!("/proc/{}/fd/", std::process::id());
+    ["/bin/sh".to_owned(), "-c".to_owned(), SCRIPT.to_owned(), ours]
+}
+
+/// Starts the words with the caller's signal mask; stdin is inherited.
 pub(crate) fn spawn(
     words: &[OsString],
     cwd: Option<&Path>,
     environment: &Environment,
     mask: SigSet,
+    streams: Streams,
 ) -> Result<Child, RunError> {
     let program = words.first().map(OsString::as_os_str).unwrap_or_default();
     let mut command = Command::new(program);
@@ -29,15 +57,54 @@ pub(crate) fn spawn(
         command.current_dir(cwd);
     }
     environment.apply(&mut command);
+    if let Streams::Apart(log) = streams {
+        let system = |source| RunError::System {
+            action: "pass on stdout and stderr",
+            source,
+        };
+        let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(system)?;
+        let stderr = io::stderr().as_fd().try_clone_to_owned().map_err(system)?;
+        command.stderr(log.try_clone().map_err(system)?).stdout(log);
+        let pass_on = move || {
+            for (from, to) in [(&stdout, COMMANDS_STDOUT), (&stderr, COMMANDS_STDERR)] {
+                // SAFETY: duplicates a descriptor that this process holds open.
+                if unsafe { libc::dup2(from.as_raw_fd(), to) } < 0 {
+                    return Err(io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        };
+        // SAFETY: dup2 is async-signal-safe and touches no memory of the parent.
+        unsafe { command.pre_exec(pass_on) };
+    }
     // SAFETY: setting the thread's signal mask is async-signal-safe and touches no memory of the parent.
     unsafe { command.pre_exec(move || mask.thread_set_mask().map_err(io::Error::from)) };
-    command.spawn().map_err(|error| {
-        let path = environment
-            .get("PATH")
-            .map(OsStr::to_owned)
-            .or_else(|| env::var_os("PATH"));
-        explain(program, error, cwd, path.as_deref())
-    })
+    command
+        .spawn()
+        .map_err(|error| explain(program, error, cwd, path_in(environment).as_deref()))
+}
+
+/// Refuses a command that could not be started: a profiler that starts it would say so in its own way.
+pub(crate) fn check(words: &[OsString], cwd: Option<&Path>, environment: &Environment) -> Result<(), RunError> {
+    let program = words.first().map(OsString::as_os_str).unwrap_or_default();
+    let path = path_in(environment);
+    let found = locate(program, cwd, path.as_deref());
+    let code = match &found {
+        None => libc::ENOENT,
+        Some(found) if found.is_dir() || !is_executable(found) => libc::EACCES,
+        Some(_) => return Ok(()),
+    };
+    Err(explain(
+        program,
+        io::Error::from_raw_os_error(code),
+        cwd,
+        path.as_deref(),
+    ))
+}
+
+fn path_in(environment: &Environment) -> Option<OsString> {
+    let changed = environment.get("PATH").map(OsStr::to_owned);
+    changed.or_else(|| env::var_os("PATH"))
 }
 
 /// From what exec said and what is on disk to what the user can do about it.

@@ -63,6 +63,52 @@ pub enum RunError {
         /// An outer `colonel run` set it.
         ours: bool,
     },
+    /// nsys or ncu is not here.
+    #[error(
+        "find {name}: {}",
+        .asked.as_ref().map_or_else(
+            || format!(
+                "it is neither on the PATH nor in /opt/nvidia or /usr/local/cuda; install it, or name it with \
+                 `--{name}-path FILE`; colonel's own evaluator, `--evaluator cupti`, needs neither"
+            ),
+            |path| format!("`{}`, which `{name}_path` names, is no program", path.display()),
+        )
+    )]
+    NoProfiler {
+        /// Which.
+        name: &'static str,
+        /// The path that was given.
+        asked: Option<PathBuf>,
+    },
+    /// nsys or ncu is too old.
+    #[error(
+        "work with {name} {release} (`{}`): colonel knows {oldest} and newer; install a newer one, or name one with \
+         `--{name}-path FILE`",
+        .path.display()
+    )]
+    ProfilerTooOld {
+        /// Which.
+        name: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Its release.
+        release: String,
+        /// The first that is known.
+        oldest: &'static str,
+    },
+    /// An option that only our guest knows.
+    #[error("give {option} to {evaluator}: {why}")]
+    NotOfEvaluator {
+        /// The option, as it was given.
+        option: String,
+        /// The evaluator.
+        evaluator: &'static str,
+        /// Why not, and what to do.
+        why: &'static str,
+    },
+    /// A setting of nsys or ncu.
+    #[error("read the settings: {0}")]
+    Config(#[from] super::config::ConfigError),
     /// No folder for the control sockets.
     #[error("make a runtime folder for the control sockets: {reasons}; set `XDG_RUNTIME_DIR` to a short path of yours")]
     NoRuntime {

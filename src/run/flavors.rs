@@ -1,7 +1,6 @@
 //! Flavors: what kind of workload, as a set of defaults. No code of an evaluator lives here.
 
 use super::Gate;
-use super::knobs::{NcuKnobs, NcuTargets, NsysKnobs, NsysRange, NsysTrace};
 use crate::schema::env as variables;
 
 /// A kind of workload.
@@ -17,10 +16,8 @@ pub struct Flavor {
     pub environment: &'static [EnvDefault],
     /// Packages of the command's python whose versions the session holds; none: its python is not asked.
     pub software: &'static [&'static str],
-    /// Settings of nsys.
-    pub nsys: NsysKnobs,
-    /// Settings of ncu.
-    pub ncu: NcuKnobs,
+    /// Settings of nsys and ncu, by name.
+    pub knobs: &'static [(&'static str, &'static str)],
     /// What to do where cudaProfilerStart was never called.
     pub how_to_open: &'static str,
     /// What to look at where no process used CUDA; may be empty.
@@ -57,8 +54,7 @@ pub const GENERIC: Flavor = Flavor {
     gate: Gate::Process,
     environment: &[],
     software: &[],
-    nsys: NsysKnobs::PLAIN,
-    ncu: NcuKnobs::PLAIN,
+    knobs: &[],
     how_to_open: "call torch.cuda.profiler.start() and stop() around what is to be recorded, or take `--gate process`",
     where_cuda_is: "",
 };
@@ -81,17 +77,19 @@ const VLLM: Flavor = Flavor {
         },
     ],
     software: &["vllm", "torch"],
-    nsys: NsysKnobs {
-        trace: &[NsysTrace::Cuda, NsysTrace::Nvtx],
-        range: NsysRange::ProfilerApi,
-    },
-    ncu: NcuKnobs {
-        sections: &["SpeedOfLight"],
-        profile_from_start: false,
-        target_processes: Some(NcuTargets::All),
+    knobs: &[
+        ("nsys_trace", "cuda,nvtx"),
+        ("nsys_capture_range", "cudaProfilerApi"),
+        ("nsys_capture_range_end", "stop"),
+        ("nsys_cuda_graph_trace", "node"),
+        // EngineCore is a fork of the script.
+        ("nsys_trace_fork_before_exec", "on"),
+        ("ncu_section", "SpeedOfLight"),
+        ("ncu_profile_from_start", "off"),
+        ("ncu_target_processes", "all"),
         // A decode step of 32 layers with up to 16 kernels each.
-        launch_count: Some(512),
-    },
+        ("ncu_launch_count", "512"),
+    ],
     how_to_open: "in the script:   from colonel.profiling.vllm import profile_region\n\
                   \x20                with profile_region(llm): llm.generate(...)\n\
                   or by vLLM:      LLM(..., profiler_config={\"profiler\": \"cuda\"})\n\
@@ -113,47 +111,41 @@ impl Flavor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::knobs::{Knob, Knobs, NcuTargets, NsysRange, NsysRangeEnd, NsysTrace};
+
+    fn knobs_of(flavor: &Flavor) -> Knobs {
+        let mut knobs = Knobs::default();
+        for (name, value) in flavor.knobs {
+            Knob::named(name).unwrap().set(&mut knobs, value).unwrap();
+        }
+        knobs
+    }
 
     #[test]
     fn generic_changes_nothing() {
-        let Flavor {
-            gate,
-            environment,
-            software,
-            nsys,
-            ncu,
-            ..
-        } = Flavor::named("generic").unwrap().clone();
-        assert_eq!(gate, Gate::Process);
-        assert!(environment.is_empty() && software.is_empty());
-        assert!(nsys.trace.is_empty() && ncu.sections.is_empty());
-        assert_eq!(nsys.range, NsysRange::Whole);
-        assert!(ncu.profile_from_start);
-        assert_eq!((ncu.target_processes, ncu.launch_count), (None, None));
+        let generic = Flavor::named("generic").unwrap();
+        assert_eq!(generic.gate, Gate::Process);
+        assert!(generic.environment.is_empty() && generic.software.is_empty());
+        assert_eq!(knobs_of(generic), Knobs::default());
     }
 
     #[test]
     fn vllm_records_every_process_between_its_profiler_calls() {
-        let Flavor {
-            gate,
-            environment,
-            software,
-            nsys,
-            ncu,
-            ..
-        } = Flavor::named("vllm").unwrap().clone();
-        assert_eq!(gate, Gate::Profiler);
-        let set: Vec<_> = environment.iter().map(|v| (v.name, v.value, v.known_to)).collect();
+        let vllm = Flavor::named("vllm").unwrap();
+        assert_eq!(vllm.gate, Gate::Profiler);
+        let set: Vec<_> = vllm.environment.iter().map(|v| (v.name, v.value, v.known_to)).collect();
         let expected = [
             ("COLONEL_VLLM_ENABLE_NVTX", "1", KnownTo::Colonel),
             ("VLLM_USE_V1", "1", KnownTo::Vllm),
         ];
         assert_eq!(set, expected);
-        assert_eq!(software, ["vllm", "torch"]);
+        assert_eq!(vllm.software, ["vllm", "torch"]);
+        let Knobs { nsys, ncu } = knobs_of(vllm);
         assert_eq!(nsys.trace, [NsysTrace::Cuda, NsysTrace::Nvtx]);
-        assert_eq!(nsys.range, NsysRange::ProfilerApi);
+        assert_eq!(nsys.capture_range, Some(NsysRange::ProfilerApi));
+        assert_eq!(nsys.capture_range_end, NsysRangeEnd::Stop);
         assert_eq!(ncu.sections, ["SpeedOfLight"]);
-        assert!(!ncu.profile_from_start);
+        assert_eq!(ncu.profile_from_start, Some(false));
         assert_eq!(ncu.target_processes, Some(NcuTargets::All));
         assert_eq!(ncu.launch_count, Some(512));
     }

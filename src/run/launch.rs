@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::environment::{Environment, Inherited};
 use super::error::{exit_code, killed_by};
-use super::evaluators::{CuptiEvaluator, Evaluator, EvaluatorKind};
+use super::evaluators::{Evaluator, Watch, why_no_kernels};
 use super::flavors::{EnvDefault, KnownTo};
 use super::gpus::gpus;
 use super::guest::program_folder;
@@ -24,7 +24,7 @@ use super::summary::{Summary, Surroundings};
 use super::{RunError, Settings, Signals, command, sim};
 use crate::schema::env as variables;
 use crate::schema::manifest::{Exit, PROCESSES_DIR, Problem, Process, ProcessState, Session as Manifest};
-use crate::session::{NewSession, Session, SessionError, SessionWriter, is_alive};
+use crate::session::{NewSession, Session, SessionError, SessionWriter, is_alive, now_ns};
 
 /// How long processes that outlive the command may take to finish.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -74,9 +74,7 @@ impl Launch {
                 source,
             })?;
         }
-        let evaluator: Box<dyn Evaluator> = match settings.evaluator {
-            EvaluatorKind::Cupti => Box::new(CuptiEvaluator::new(settings.replace_injection, inherited)?),
-        };
+        let evaluator = settings.evaluator.ready(settings, inherited)?;
         let python = python_of(settings);
         let new = new_session(settings, evaluator.name(), python.as_ref());
         let mut session = SessionWriter::create(&settings.sessions, new).map_err(|source| RunError::NoSession {
@@ -91,7 +89,7 @@ impl Launch {
         match start(
             settings,
             &*evaluator,
-            &session,
+            &mut session,
             environment,
             inherited,
             &mut self.signals,
@@ -112,6 +110,7 @@ impl Launch {
         mut session: SessionWriter,
         evaluator: &dyn Evaluator,
     ) -> Outcome {
+        let watch = evaluator.watch(session.path(), &child);
         let exit = match self.signals.wait(&mut child) {
             Ok(status) => status,
             Err(error) => {
@@ -119,17 +118,20 @@ impl Launch {
                 ExitStatus::from_raw(i32::from(exit_code::FAILED_BEFORE_START) << 8)
             }
         };
+        let stopped = watch.and_then(Watch::end);
+        session.manifest_mut().ended_ns = Some(now_ns());
         let id = session.id().to_owned();
         let hurry = self.signals.into_hurry();
-        let exit_code = match (exit.code(), exit.signal()) {
-            (Some(code), _) => u8::try_from(code).unwrap_or(u8::MAX),
-            (None, signal) => killed_by(signal.unwrap_or_default()),
-        };
         let mut progress = Progress::new();
         let running = wait_for_others(session.path(), &hurry, &mut progress);
         let exit = Exit {
             code: exit.code(),
             signal: exit.signal(),
+        };
+        let exit = evaluator.collect(&mut session, exit, stopped);
+        let exit_code = match (exit.code, exit.signal) {
+            (Some(code), _) => u8::try_from(code).unwrap_or(u8::MAX),
+            (None, signal) => killed_by(signal.unwrap_or_default()),
         };
         let sealed = session.seal(Some(exit), &mut |phase, done, whole| {
             progress.report(phase.verb(), done, whole)
@@ -147,7 +149,7 @@ impl Launch {
             } else {
                 session.manifest().clone()
             };
-            summarise(&manifest, around, evaluator)
+            summarise(&manifest, around)
         });
         if !running.is_empty() {
             // Their control sockets are in it.
@@ -219,7 +221,7 @@ fn new_session(settings: &Settings, evaluator: &str, python: Option<&Python>) ->
 fn start(
     settings: &Settings,
     evaluator: &dyn Evaluator,
-    session: &SessionWriter,
+    session: &mut SessionWriter,
     mut environment: Environment,
     inherited: Inherited<'_>,
     signals: &mut Signals,
@@ -236,7 +238,12 @@ fn start(
     if let Some(signal) = signals.ended_before_start() {
         return Err(RunError::Interrupted { signal });
     }
-    let child = command::spawn(&settings.command, settings.cwd.as_deref(), &environment, signals.mask())?;
+    let cwd = settings.cwd.as_deref();
+    let (words, streams) = evaluator.command(session, &settings.command)?;
+    if words != settings.command {
+        command::check(&settings.command, cwd, &environment)?;
+    }
+    let child = command::spawn(&words, cwd, &environment, signals.mask(), streams)?;
     Ok((child, runtime))
 }
 
@@ -337,13 +344,13 @@ enum Compacted {
     Stopped,
 }
 
-fn summarise(manifest: &Manifest, mut around: Surroundings, evaluator: &dyn Evaluator) -> Summary {
+fn summarise(manifest: &Manifest, mut around: Surroundings) -> Summary {
     if let Ok(session) = Session::load(&around.path) {
         around.bytes = session.disk_bytes();
         around.gpus = gpus(&session);
     }
     around.why_no_kernels = if manifest.rows.get("kernels").copied().unwrap_or(0) == 0 {
-        evaluator.why_no_kernels(manifest)
+        Some(why_no_kernels(manifest))
     } else {
         None
     };

@@ -3,6 +3,7 @@
 //! It meets the guest in the environment's names and the session's files only.
 
 mod command;
+pub mod config;
 pub mod control;
 pub mod doctor;
 pub mod environment;
@@ -14,6 +15,7 @@ pub mod guest;
 pub mod knobs;
 mod launch;
 mod probe;
+mod profilers;
 mod progress;
 mod python;
 pub mod runtime;
@@ -21,6 +23,7 @@ pub mod settings;
 mod signals;
 pub mod sim;
 mod summary;
+mod tree;
 mod witness;
 pub(crate) mod words;
 

@@ -7,15 +7,22 @@ use std::time::Duration;
 
 use super::evaluators::EvaluatorKind;
 use super::flavors::Flavor;
+use super::knobs::Knobs;
 use crate::schema::ranges::{PREFIX, RangePattern};
 use crate::session::SessionsDir;
 
 /// A setting with a fixed list of names.
-pub trait Choice: Sized + Copy + 'static {
+pub trait Choice: Sized + Copy + PartialEq + 'static {
     /// What it is, for "unknown WHAT".
     const WHAT: &'static str;
     /// Every choice with its name.
     const ALL: &'static [(&'static str, Self)];
+
+    /// Its name.
+    fn word(self) -> &'static str {
+        let known = Self::ALL.iter().find(|(_, choice)| *choice == self);
+        known.map_or("", |(name, _)| name)
+    }
 
     /// The choice of that name, or an error that lists them.
     fn parse(name: &str) -> Result<Self, String> {
@@ -144,6 +151,8 @@ pub struct Settings {
     pub trace: Vec<Trace>,
     /// Which profiler.
     pub evaluator: EvaluatorKind,
+    /// Settings of nsys and ncu.
+    pub knobs: Knobs,
     /// Working directory of the command.
     pub cwd: Option<PathBuf>,
     /// Where sessions are.

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::words::{bytes, counted, grouped, nanoseconds};
-use crate::schema::manifest::{Exit, Loss, Problem, Process, ProcessState, Session as Manifest, SessionState, Window};
+use crate::schema::manifest::{
+    Exit, Loss, Problem, Process, ProcessState, Profiler, Session as Manifest, SessionState, Window,
+};
 use crate::session::covered_ns;
 
 /// Version of the JSON: grows when a field changes its meaning.
@@ -36,6 +38,8 @@ pub struct Summary {
     pub duration_ns: u64,
     /// Ran under gpu-sim.
     pub simulated: bool,
+    /// NVIDIA's profiler, where one recorded.
+    pub profiler: Option<Profiler>,
     /// Processes that initialised CUDA.
     pub processes: Vec<ProcessSummary>,
     /// Windows: the most that one process had.
@@ -134,6 +138,7 @@ impl Summary {
             exit_code: around.exit_code,
             duration_ns: span(manifest.created_ns, ended_ns),
             simulated: manifest.simulated,
+            profiler: manifest.profiler.clone(),
             windows: processes
                 .iter()
                 .map(|process| process.windows.len() as u64)
@@ -171,6 +176,7 @@ impl Summary {
             lines.push(self.headline());
             lines.push(self.figures());
         }
+        lines.extend(self.profiler.as_ref().and_then(|profiler| self.reports(profiler)));
         lines.extend(self.warnings());
         if self.rows.values().any(|&rows| rows > 0) {
             lines.push(self.next(list_option));
@@ -179,6 +185,28 @@ impl Summary {
         text += &lines.join("\n").replace('\n', "\n         ");
         text.push('\n');
         text
+    }
+
+    /// The reports of NVIDIA's profiler, which its own programs open.
+    fn reports(&self, profiler: &Profiler) -> Option<String> {
+        let first = profiler.reports.first()?;
+        let more = match profiler.reports.len() - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let took = profiler
+            .collect_ns
+            .map_or(String::new(), |ns| format!(", read in {}", nanoseconds(ns)));
+        let release = profiler
+            .release
+            .as_deref()
+            .and_then(|release| release.split('-').next());
+        let release = release.map_or(String::new(), |release| format!(" {release}"));
+        let name = profiler.path.file_name().unwrap_or_default().display();
+        Some(format!(
+            "by {name}{release}: {}{more}{took}",
+            self.shown.join(first).display()
+        ))
     }
 
     /// What was lost and what went wrong, a line each: they come before any figure.

@@ -64,6 +64,9 @@ pub struct Session {
     /// Ran under gpu-sim.
     #[serde(default)]
     pub simulated: bool,
+    /// NVIDIA's profiler, where one recorded.
+    #[serde(default)]
+    pub profiler: Option<Profiler>,
     /// Versions of what the command's python will import, such as `vllm` and `torch`, and its own, `python`; empty
     /// where they were not asked for or not found.
     #[serde(default)]
@@ -89,6 +92,25 @@ pub struct Session {
     /// What went wrong in the launcher, or was found at sealing.
     #[serde(default)]
     pub problems: Vec<Problem>,
+}
+
+/// NVIDIA's profiler that recorded a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Profiler {
+    /// The program.
+    pub path: PathBuf,
+    /// What it says of itself.
+    #[serde(default)]
+    pub release: Option<String>,
+    /// All that was started, the command included.
+    #[serde(default)]
+    pub command: Vec<String>,
+    /// Its reports, below the session's folder.
+    #[serde(default)]
+    pub reports: Vec<String>,
+    /// Time from the command's end until they had been read, ns.
+    #[serde(default)]
+    pub collect_ns: Option<u64>,
 }
 
 /// Where a session's life is.

@@ -191,6 +191,7 @@ fn stand_in(path: &Path, error: &SessionError) -> Manifest {
         gate: unknown(),
         trace: Vec::new(),
         simulated: false,
+        profiler: None,
         software: Default::default(),
         host: Default::default(),
         launcher: None,

@@ -96,7 +96,8 @@ impl SessionWriter {
     /// and says so in `session.json`. Nothing that holds data is deleted.
     pub fn seal(&mut self, exit: Option<Exit>, progress: ProgressSink<'_>) -> Result<(), SessionError> {
         self.manifest.exit = exit;
-        self.manifest.ended_ns = Some(now_ns());
+        // Where reading a report took its time, the caller has noted the end.
+        self.manifest.ended_ns.get_or_insert_with(now_ns);
         self.manifest.launcher = None;
         crate::session::seal::seal(&self.path, &mut self.manifest, progress)?;
         self.write()
@@ -158,6 +159,7 @@ fn first_manifest(id: String, new: NewSession) -> Manifest {
         gate: new.gate,
         trace: new.trace,
         simulated: new.simulated,
+        profiler: None,
         software: new.software,
         host: this_host(),
         launcher: own_id(),

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Stand-in for NVIDIA's ncu: takes the same options, talks as it does, writes a report, prints its raw page.
 
-It "profiles" the same three launches whatever the program does. FAKE_NCU says what goes wrong: permission, metric, none,
-hang_first, hang_later, deaf (hangs and ignores SIGINT), crash, no_report, old.
+It "profiles" the same three launches whatever the program does. FAKE_NCU says what goes wrong: permission, metric,
+none, hang_first, hang_later, deaf (hangs and ignores SIGINT), crash, no_report, old.
 """
 
 from __future__ import annotations
@@ -116,15 +116,16 @@ def profile(words: list[str]) -> int:
     talk.say(f"==PROF== Connected to process {PID} (/usr/bin/python3.11)")
     target = subprocess.Popen(command)
     errors = {
-        "permission": "ERR_NVGPUCTRPERM - The user does not have permission to access NVIDIA GPU Performance Counters on "
-        "the target device 0. For instructions on enabling permissions and to get more information see "
+        "permission": "ERR_NVGPUCTRPERM - The user does not have permission to access NVIDIA GPU Performance Counters "
+        "on the target device 0. For instructions on enabling permissions and to get more information see "
         "https://developer.nvidia.com/ERR_NVGPUCTRPERM",
         "metric": "Failed to find metric sm__no_such.sum",
     }
     if FAULT in errors:
         code = target.wait()
         talk.say(
-            f"==ERROR== {errors[FAULT]}\n==PROF== Disconnected from process {PID}\n==WARNING== No kernels were profiled."
+            f"==ERROR== {errors[FAULT]}\n==PROF== Disconnected from process {PID}\n"
+            "==WARNING== No kernels were profiled."
         )
         return code or 1
 
@@ -159,9 +160,8 @@ def profile(words: list[str]) -> int:
 def main() -> int:
     words = sys.argv[1:]
     if words == ["--version"]:
-        print(
-            f"NVIDIA (R) Nsight Compute Command Line Profiler\nCopyright (c) 2018-2025\nVersion {RELEASE} (build 36398880) (public-release)"
-        )
+        print("NVIDIA (R) Nsight Compute Command Line Profiler\nCopyright (c) 2018-2025 NVIDIA Corporation")
+        print(f"Version {RELEASE} (build 36398880) (public-release)")
         return 0
     imported = option(words, "--import")
     if imported:

@@ -2,7 +2,7 @@
 """Stand-in for NVIDIA's nsys: takes the same options, writes a report, exports it to a database of the real schema.
 
 What it "recorded" is always the same: two processes, a CUDA graph replayed twice, copies, a fill, waits, calls, ranges.
-FAKE_NSYS says what goes wrong: crash, no_libdw, empty, no_report, old, graphs, warns.
+FAKE_NSYS says what goes wrong: crash, no_libdw, empty, no_report, old, graphs, warns, closes (descriptors).
 """
 
 from __future__ import annotations
@@ -243,7 +243,7 @@ def profile(words: list[str]) -> int:
     output = option(options, "--output")
     assert output, options
     print("Collecting data...", flush=True)
-    code = subprocess.call(command)
+    code = subprocess.call(command, close_fds=FAULT == "closes")
     if FAULT == "crash":
         print("The target application terminated with signal 11 (SIGSEGV)", flush=True)
         code = 128 + signal.SIGSEGV

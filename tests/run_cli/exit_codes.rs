@@ -110,15 +110,9 @@ fn unknown_names_list_the_known_ones() {
         ("--flavor", "sglang", "unknown flavor `sglang` (known: generic, vllm)"),
         (
             "--evaluator",
-            "nsys",
-            "evaluator `nsys` is not there yet (known: cupti, auto)",
+            "vtune",
+            "unknown evaluator `vtune` (known: cupti, nsys, ncu, auto)",
         ),
-        (
-            "--evaluator",
-            "ncu",
-            "evaluator `ncu` is not there yet (known: cupti, auto)",
-        ),
-        ("--evaluator", "vtune", "unknown evaluator `vtune` (known: cupti, auto)"),
         ("--after", "5", "time unit"),
         ("--json", "-", "stdout is the command's: name a file"),
     ] {

@@ -6,6 +6,7 @@ mod control;
 mod docs;
 mod doctor;
 mod environment;
+mod evaluators;
 mod exit_codes;
 mod flavor;
 mod session;

@@ -1,6 +1,8 @@
 //! From facts to words: what is fine, what is missing, what to do about it.
 
+use super::super::profilers::oldest;
 use super::super::words::bytes;
+use super::permissions::how_to_open;
 use super::{Capture, Check, Facts, Status};
 
 /// Below this a session of some minutes may not fit.
@@ -205,20 +207,10 @@ fn counters(facts: &Facts) -> Check {
             "unknown: `/proc/driver/nvidia/params` can't be read; kernels are recorded without this",
         ),
         (Some(true), false) => {
-            let advice: &[&str] = if facts.gpu.container {
-                &[
-                    "start the container with `--cap-add SYS_ADMIN`",
-                    "or open them to all on the host: put `options nvidia NVreg_RestrictProfilingToAdminUsers=0` into /etc/modprobe.d/nvidia-profiling.conf, then reboot",
-                ]
-            } else {
-                &[
-                    "run as root",
-                    "or open them to all: put `options nvidia NVreg_RestrictProfilingToAdminUsers=0` into /etc/modprobe.d/nvidia-profiling.conf, then reboot",
-                ]
-            };
+            let advice = how_to_open(facts.gpu.container);
             let found =
                 "hardware counters are for administrators (RmProfilingAdminOnly); kernels are recorded without them";
-            advise(check("counters", Status::Note, found), advice)
+            advise(check("counters", Status::Note, found), &advice)
         }
     }
 }
@@ -295,14 +287,24 @@ fn injection(facts: &Facts) -> Option<Check> {
 
 fn tool(tool: &super::Tool) -> Check {
     let Some(path) = &tool.path else {
-        return check(tool.name, Status::Note, "not found; colonel does without it");
+        let found = format!("not found; only `colonel run --evaluator {}` needs it", tool.name);
+        return check(tool.name, Status::Note, found);
     };
     let release = tool
         .release
         .as_deref()
         .map_or(String::new(), |release| format!("  {release}"));
     let place = if tool.on_path { "" } else { "  not on the PATH" };
-    check(tool.name, Status::Ok, format!("{}{release}{place}", path.display()))
+    let found = format!("{}{release}{place}", path.display());
+    if tool.is_too_old() {
+        let advice = format!(
+            "`colonel run --evaluator {}` needs {} or newer",
+            tool.name,
+            oldest(tool.name)
+        );
+        return advise(check(tool.name, Status::Note, found), &[&advice]);
+    }
+    check(tool.name, Status::Ok, found)
 }
 
 fn python(facts: &Facts) -> Check {

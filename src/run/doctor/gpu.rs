@@ -102,7 +102,7 @@ fn on_pci(devices: &Path) -> usize {
         .count()
 }
 
-fn in_container() -> bool {
+pub(crate) fn in_container() -> bool {
     ["/.dockerenv", "/run/.containerenv"]
         .iter()
         .any(|path| Path::new(path).exists())

@@ -6,8 +6,8 @@
 
 mod checks;
 mod cupti;
-mod gpu;
-mod permissions;
+pub(crate) mod gpu;
+pub(crate) mod permissions;
 mod places;
 mod tools;
 
@@ -19,8 +19,8 @@ pub use cupti::CuptiFile;
 pub use gpu::{Driver, Gpu, GpuFacts};
 pub use permissions::Permissions;
 pub use places::Places;
-pub use tools::Tool;
 
+pub use super::profilers::Tool;
 use super::python::Python;
 use crate::session::SessionsDir;
 

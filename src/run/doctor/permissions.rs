@@ -16,6 +16,23 @@ pub struct Permissions {
     pub sys_admin: bool,
 }
 
+/// How to get at hardware counters without permission.
+pub(crate) fn how_to_open(is_container: bool) -> [&'static str; 2] {
+    if is_container {
+        [
+            "start the container with `--cap-add SYS_ADMIN`",
+            "or open them to all on the host: put `options nvidia NVreg_RestrictProfilingToAdminUsers=0` into \
+             /etc/modprobe.d/nvidia-profiling.conf, then reboot",
+        ]
+    } else {
+        [
+            "run as root",
+            "or open them to all: put `options nvidia NVreg_RestrictProfilingToAdminUsers=0` into \
+             /etc/modprobe.d/nvidia-profiling.conf, then reboot",
+        ]
+    }
+}
+
 /// Looks around.
 pub(super) fn gather() -> Permissions {
     let read = |path| fs::read_to_string(path).unwrap_or_default();

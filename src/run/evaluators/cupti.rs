@@ -2,48 +2,32 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::process::Child;
 
 use super::super::RunError;
+use super::super::command::Streams;
 use super::super::environment::{CUDA_INJECTION, Environment, Inherited, LD_PRELOAD, NVTX_INJECTION};
 use super::super::guest::find_guest;
 use super::super::runtime::RuntimeFolder;
 use super::super::settings::{Gate, Settings, Trace};
-use super::Evaluator;
-use super::no_kernels::why_no_kernels;
+use super::{Evaluator, Stopped, Watch};
 use crate::schema::env as variables;
-use crate::schema::manifest::Session as Manifest;
+use crate::schema::manifest::Exit;
+use crate::session::SessionWriter;
 
 /// With this path NVTX looks for no injection.
 const NO_NVTX: &str = "./.";
 
 /// Records with `libcolonel_guest.so`.
 #[derive(Debug)]
-pub struct CuptiEvaluator {
+pub(crate) struct CuptiEvaluator {
     guest: PathBuf,
 }
 
 impl CuptiEvaluator {
-    /// Finds the guest, and refuses where another tool's library has its place.
-    pub fn new(replace_injection: bool, inherited: Inherited<'_>) -> Result<Self, RunError> {
-        if let Some(other) = inherited(CUDA_INJECTION).filter(|value| !value.is_empty())
-            && !replace_injection
-        {
-            return Err(RunError::InjectionTaken {
-                path: other.into(),
-                ours: inherited(variables::SESSION).is_some(),
-            });
-        }
-        Ok(Self::with_guest(find_guest()?))
-    }
-
-    /// With a guest that was found already.
-    pub fn with_guest(guest: PathBuf) -> Self {
-        Self { guest }
-    }
-
-    /// The guest's file.
-    pub fn guest(&self) -> &Path {
-        &self.guest
+    /// Finds the guest.
+    pub(super) fn find() -> Result<Self, RunError> {
+        Ok(Self { guest: find_guest()? })
     }
 }
 
@@ -71,8 +55,16 @@ impl Evaluator for CuptiEvaluator {
         Ok(())
     }
 
-    fn why_no_kernels(&self, manifest: &Manifest) -> Option<String> {
-        Some(why_no_kernels(manifest))
+    fn command(&self, _: &mut SessionWriter, command: &[OsString]) -> Result<(Vec<OsString>, Streams), RunError> {
+        Ok((command.to_vec(), Streams::Inherited))
+    }
+
+    fn watch(&self, _: &Path, _: &Child) -> Option<Watch> {
+        None
+    }
+
+    fn collect(&self, _: &mut SessionWriter, exit: Exit, _: Option<Stopped>) -> Exit {
+        exit
     }
 }
 
@@ -101,24 +93,6 @@ fn other_nvtx(inherited: Inherited<'_>) -> Option<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_injection_that_is_there_is_named() {
-        let taken = |name: &str| (name == CUDA_INJECTION).then(|| OsString::from("/opt/nsight/libinjection.so"));
-        let error = CuptiEvaluator::new(false, &taken).unwrap_err();
-        assert_eq!(error.exit_code(), 125);
-        let message = error.to_string();
-        assert!(message.contains("`/opt/nsight/libinjection.so`,"), "{message}");
-        assert!(message.contains("--replace-injection"), "{message}");
-
-        let nested = |name: &str| {
-            [CUDA_INJECTION, variables::SESSION]
-                .contains(&name)
-                .then(|| OsString::from("/g.so"))
-        };
-        let message = CuptiEvaluator::new(false, &nested).unwrap_err().to_string();
-        assert!(message.contains("by an outer `colonel run`"), "{message}");
-    }
 
     #[test]
     fn ranges_in_vllm_are_on_unless_the_user_says_no() {

@@ -1,19 +1,32 @@
-//! Evaluators: which profiler. Each says what the command's environment needs, and what is worth saying afterwards;
+//! Evaluators: which profiler. Each says what is started and in which environment, and fills the session afterwards;
 //! launching, waiting and sealing are the same for all.
 
 mod cupti;
+mod ncu;
+mod ncu_watch;
 mod no_kernels;
+mod nsys;
+mod tool;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::Child;
 
 use super::RunError;
-use super::environment::{Environment, Inherited};
+use super::command::Streams;
+use super::environment::{CUDA_INJECTION, Environment, Inherited};
 use super::runtime::RuntimeFolder;
 use super::settings::{Choice, Settings};
-use crate::schema::manifest::Session as Manifest;
+use crate::schema::env as variables;
+use crate::schema::manifest::{Exit, Session as Manifest};
+use crate::session::SessionWriter;
 
-pub use cupti::CuptiEvaluator;
+use cupti::CuptiEvaluator;
+use ncu::NcuEvaluator;
+use nsys::NsysEvaluator;
 
 /// A profiler.
-pub trait Evaluator {
+pub(crate) trait Evaluator {
     /// Name in the session.
     fn name(&self) -> &'static str;
 
@@ -26,28 +39,91 @@ pub trait Evaluator {
         environment: &mut Environment,
     ) -> Result<(), RunError>;
 
-    /// Why a session without kernels has none, and what to do: in full sentences, none if it can't tell.
-    fn why_no_kernels(&self, manifest: &Manifest) -> Option<String>;
+    /// What is started for the command, and where it talks.
+    fn command(&self, session: &mut SessionWriter, command: &[OsString]) -> Result<(Vec<OsString>, Streams), RunError>;
+
+    /// Looks after what was started, until the watch is ended.
+    fn watch(&self, session: &Path, started: &Child) -> Option<Watch>;
+
+    /// Fills the session, once what was started has ended; `stopped` is what the watch stopped it for. What is wrong is a
+    /// problem of the session. Returns how the command ended.
+    fn collect(&self, session: &mut SessionWriter, exit: Exit, stopped: Option<Stopped>) -> Exit;
 }
+
+pub(crate) use ncu_watch::{Stopped, Watch};
 
 /// The evaluators there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EvaluatorKind {
     /// Ours: CUPTI in the process.
     Cupti,
+    /// NVIDIA's Nsight Systems.
+    Nsys,
+    /// NVIDIA's Nsight Compute.
+    Ncu,
 }
 
 impl Choice for EvaluatorKind {
     const WHAT: &'static str = "evaluator";
-    const ALL: &'static [(&'static str, Self)] = &[("cupti", Self::Cupti), ("auto", Self::Cupti)];
+    const ALL: &'static [(&'static str, Self)] = &[
+        ("cupti", Self::Cupti),
+        ("nsys", Self::Nsys),
+        ("ncu", Self::Ncu),
+        ("auto", Self::Cupti),
+    ];
 }
 
 impl EvaluatorKind {
-    /// Parses a name; the planned ones are not there yet, which is another answer than "unknown".
-    pub fn parse_name(name: &str) -> Result<Self, String> {
-        match name {
-            "nsys" | "ncu" => Err(format!("evaluator `{name}` is not there yet (known: cupti, auto)")),
-            _ => Self::parse(name),
-        }
+    /// The evaluator itself, or why it can't work here.
+    pub(crate) fn ready(self, settings: &Settings, inherited: Inherited<'_>) -> Result<Box<dyn Evaluator>, RunError> {
+        refuse_other_injection(settings.replace_injection, inherited)?;
+        Ok(match self {
+            Self::Cupti => Box::new(CuptiEvaluator::find()?),
+            Self::Nsys => Box::new(NsysEvaluator::find(settings)?),
+            Self::Ncu => Box::new(NcuEvaluator::find(settings)?),
+        })
+    }
+}
+
+/// Why a session without kernels has none, and what to do; further lines go on.
+pub fn why_no_kernels(manifest: &Manifest) -> String {
+    match manifest.evaluator.as_str() {
+        "nsys" | "ncu" => tool::why_no_kernels(manifest),
+        _ => no_kernels::why_no_kernels(manifest),
+    }
+}
+
+/// The driver loads one injection: that of another tool, or one of ours.
+fn refuse_other_injection(replace: bool, inherited: Inherited<'_>) -> Result<(), RunError> {
+    match inherited(CUDA_INJECTION).filter(|value| !value.is_empty()) {
+        Some(other) if !replace => Err(RunError::InjectionTaken {
+            path: other.into(),
+            ours: inherited(variables::SESSION).is_some(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_injection_that_is_there_is_named() {
+        let taken = |name: &str| (name == CUDA_INJECTION).then(|| OsString::from("/opt/nsight/libinjection.so"));
+        let error = refuse_other_injection(false, &taken).unwrap_err();
+        assert_eq!(error.exit_code(), 125);
+        let message = error.to_string();
+        assert!(message.contains("`/opt/nsight/libinjection.so`,"), "{message}");
+        assert!(message.contains("--replace-injection"), "{message}");
+        refuse_other_injection(true, &taken).unwrap();
+
+        let nested = |name: &str| {
+            [CUDA_INJECTION, variables::SESSION]
+                .contains(&name)
+                .then(|| OsString::from("/g.so"))
+        };
+        let message = refuse_other_injection(false, &nested).unwrap_err().to_string();
+        assert!(message.contains("by an outer `colonel run`"), "{message}");
     }
 }

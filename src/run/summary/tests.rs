@@ -1,7 +1,7 @@
 //! The closing lines, as snapshots.
 
 use super::*;
-use crate::run::evaluators::{CuptiEvaluator, Evaluator};
+use crate::run::evaluators;
 use crate::schema::manifest::FORMAT;
 
 const SECOND: i64 = 1_000_000_000;
@@ -59,6 +59,7 @@ fn manifest(processes: Vec<Process>, kernels: u64) -> Manifest {
         gate: "profiler".to_owned(),
         trace: Vec::new(),
         simulated: false,
+        profiler: None,
         software: BTreeMap::new(),
         host: Default::default(),
         launcher: None,
@@ -101,12 +102,7 @@ fn summary(manifest: &Manifest) -> Summary {
         .map(|p| (p.pid, vec!["H100 80GB HBM3".to_owned()]))
         .collect();
     let no_kernels = manifest.rows.get("kernels").is_none_or(|rows| *rows == 0);
-    let evaluator = CuptiEvaluator::with_guest(PathBuf::from("/guest.so"));
-    let why_no_kernels = if no_kernels {
-        evaluator.why_no_kernels(manifest)
-    } else {
-        None
-    };
+    let why_no_kernels = no_kernels.then(|| evaluators::why_no_kernels(manifest));
     Summary::new(
         manifest,
         Surroundings {

@@ -104,7 +104,7 @@ fn all_is_well() {
       gpu-sim   /opt/colonel/bin
       sessions  .colonel/sessions  412 GB free
       nsys      /opt/nvidia/nsight-systems/2025.3.1/bin/nsys  2025.3.1.90-253135822126v0  not on the PATH
-    - ncu       not found; colonel does without it
+    - ncu       not found; only `colonel run --evaluator ncu` needs it
       python    /venv/bin/python3  3.11.9  vllm 0.33.0, torch 2.14.0
 
     capture works here: colonel run -- CMD
@@ -127,7 +127,7 @@ fn no_gpu() {
       gpu-sim   /opt/colonel/bin
       sessions  .colonel/sessions  412 GB free
       nsys      /opt/nvidia/nsight-systems/2025.3.1/bin/nsys  2025.3.1.90-253135822126v0  not on the PATH
-    - ncu       not found; colonel does without it
+    - ncu       not found; only `colonel run --evaluator ncu` needs it
       python    /venv/bin/python3  3.11.9  vllm 0.33.0, torch 2.14.0
 
     no capture on a GPU here, as marked with `!`; without one, gpu-sim works: colonel run --sim -- colonel-sim decode

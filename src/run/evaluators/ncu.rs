@@ -1,0 +1,319 @@
+//! NVIDIA's Nsight Compute: profiles each kernel by running it several times over, and its raw page is read into the
+//! tables.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use super::super::RunError;
+use super::super::command::Streams;
+use super::super::environment::{Environment, Inherited};
+use super::super::knobs::NcuKnobs;
+use super::super::profilers;
+use super::super::runtime::RuntimeFolder;
+use super::super::settings::{Choice as _, Gate, Settings};
+use super::ncu_watch::Limits;
+use super::tool::{self, Tool};
+use super::{Evaluator, Stopped, Watch};
+use crate::ingest::Ingest;
+use crate::ingest::ncu::{DURATION, LAUNCH};
+use crate::schema::manifest::Exit;
+use crate::session::SessionWriter;
+
+/// How long ncu may be silent while it prints a report.
+const PATIENCE: Duration = Duration::from_secs(120);
+const REPORT: &str = "ncu-rep";
+
+/// Records with ncu.
+#[derive(Debug)]
+pub(crate) struct NcuEvaluator {
+    tool: Tool,
+    knobs: NcuKnobs,
+    gate: Gate,
+}
+
+impl NcuEvaluator {
+    /// Finds ncu, and refuses what it can't do.
+    pub(super) fn find(settings: &Settings) -> Result<Self, RunError> {
+        const NAME: &str = "ncu";
+        tool::refuse_guests_options(settings, NAME)?;
+        let knobs = settings.knobs.ncu.clone();
+        let (path, release) = profilers::find(NAME, knobs.path.as_deref())?;
+        let tool = Tool {
+            name: NAME,
+            path,
+            release,
+        };
+        let gate = settings.gate.clone();
+        Ok(Self { tool, knobs, gate })
+    }
+
+    fn is_from_start(&self) -> bool {
+        self.knobs.profile_from_start.unwrap_or(self.gate != Gate::Profiler)
+    }
+
+    /// The gate as the session's windows have it.
+    fn gate(&self) -> String {
+        let gate = if self.is_from_start() {
+            &self.gate
+        } else {
+            &Gate::Profiler
+        };
+        gate.name().into_owned()
+    }
+
+    fn options(&self, session: &Path) -> Vec<OsString> {
+        let path = |option: &str, path: &Path| {
+            let mut option = OsString::from(option);
+            option.push(path);
+            option
+        };
+        let mut options = vec![
+            path("--export=", &self.tool.folder(session).join("report")),
+            "--force-overwrite".into(),
+            path("--log-file=", &self.tool.log(session)),
+        ];
+        let knobs = &self.knobs;
+        let mut add = |name: &str, value: Option<String>| {
+            if let Some(value) = value {
+                options.push(format!("--{name}={value}").into());
+            }
+        };
+        add("set", knobs.set.clone());
+        for section in &knobs.sections {
+            add("section", Some(section.clone()));
+        }
+        add("metrics", self.metrics());
+        add("replay-mode", knobs.replay_mode.map(|mode| mode.word().to_owned()));
+        add(
+            "graph-profiling",
+            knobs.graph_profiling.map(|level| level.word().to_owned()),
+        );
+        add("profile-from-start", (!self.is_from_start()).then(|| "off".to_owned()));
+        add(
+            "target-processes",
+            knobs.target_processes.map(|which| which.word().to_owned()),
+        );
+        add("launch-skip", knobs.launch_skip.map(|skip| skip.to_string()));
+        add("launch-count", knobs.launch_count.map(|count| count.to_string()));
+        add("kernel-name", knobs.kernel.clone());
+        add(
+            "cache-control",
+            knobs.cache_control.map(|control| control.word().to_owned()),
+        );
+        add(
+            "clock-control",
+            knobs.clock_control.map(|control| control.word().to_owned()),
+        );
+        if let Gate::Nvtx(pattern) = &self.gate {
+            let domain = pattern.domain.as_deref().filter(|domain| !domain.is_empty());
+            let domain = domain.map_or(String::new(), |domain| format!("{domain}@"));
+            // The slash means a pushed range.
+            add("nvtx-include", Some(format!("{domain}{}/", pattern.name)));
+            options.push("--nvtx".into());
+        }
+        options
+    }
+
+    /// What was asked for, and what rows of `kernels` need; without a choice ncu's own set has both.
+    fn metrics(&self) -> Option<String> {
+        let knobs = &self.knobs;
+        if knobs.sections.is_empty() && knobs.metrics.is_empty() {
+            return None;
+        }
+        let own = [DURATION].into_iter().chain(LAUNCH);
+        let mut metrics: Vec<&str> = knobs.metrics.iter().map(String::as_str).collect();
+        for metric in own {
+            if !metrics.contains(&metric) {
+                metrics.push(metric);
+            }
+        }
+        Some(metrics.join(","))
+    }
+
+    fn read(&self, report: &Path, ingest: &mut Ingest, start_ns: i64) -> Result<(), String> {
+        let mut import = Command::new(&self.tool.path);
+        import.arg("--import").arg(report);
+        import.args(["--csv", "--page", "raw", "--print-units", "base"]);
+        import.args(["--print-kernel-base", "mangled"]);
+        let page = tool::answer(&mut import, None, PATIENCE).map_err(|why| format!("`ncu --import` failed: {why}"))?;
+        let what = format!("what ncu prints of `{}`", report.display());
+        ingest
+            .ncu_csv(&page, &what, start_ns)
+            .map(|_| ())
+            .map_err(|error| error.to_string())
+    }
+
+    fn fill(&self, session: &mut SessionWriter) -> Result<(), String> {
+        let path = session.path().to_owned();
+        let start_ns = session.manifest().created_ns;
+        let mut ingest = Ingest::new(&path, &self.gate());
+        let mut failures = Vec::new();
+        for report in self.tool.files(&path, REPORT) {
+            if let Err(why) = self.read(&report, &mut ingest, start_ns) {
+                failures.push(format!(
+                    "the report `{}` is kept, but could not be read: {why}",
+                    report.display()
+                ));
+            }
+        }
+        let finished = ingest.finish().map_err(|error| error.to_string())?;
+        session.manifest_mut().problems.extend(finished);
+        if failures.is_empty() {
+            return Ok(());
+        }
+        Err(failures.join("\n"))
+    }
+}
+
+impl Evaluator for NcuEvaluator {
+    fn name(&self) -> &'static str {
+        self.tool.name
+    }
+
+    fn environment(
+        &self,
+        _: &Settings,
+        _: &RuntimeFolder,
+        _: Inherited<'_>,
+        _: &mut Environment,
+    ) -> Result<(), RunError> {
+        Ok(())
+    }
+
+    fn command(&self, session: &mut SessionWriter, command: &[OsString]) -> Result<(Vec<OsString>, Streams), RunError> {
+        self.tool.make_log(session)?;
+        let mut words = vec![self.tool.path.clone().into_os_string()];
+        words.extend(self.options(session.path()));
+        words.extend_from_slice(command);
+        self.tool.note(session, self.gate(), &words);
+        Ok((words, Streams::Inherited))
+    }
+
+    fn watch(&self, session: &Path, started: &Child) -> Option<Watch> {
+        let limits = Limits {
+            start: self.knobs.start_timeout,
+            stall: self.knobs.stall_timeout,
+            launches: self.knobs.launch_count,
+        };
+        Watch::over_ncu(self.tool.log(session), session, started, limits)
+    }
+
+    fn collect(&self, session: &mut SessionWriter, mut exit: Exit, stopped: Option<Stopped>) -> Exit {
+        let said = self.tool.words(session.path());
+        if let Some(code) = code_of_target(&said).filter(|_| exit.signal.is_none()) {
+            exit.code = Some(code);
+        }
+        if let Some(Stopped(why)) = stopped {
+            exit = tool::killed(libc::SIGKILL);
+            session.add_problem("ncu_stopped", why);
+        }
+        for (code, message) in complaints(&said) {
+            session.add_problem(code, message);
+        }
+        if let Err(why) = self.fill(session) {
+            session.add_problem("ncu_unread", why);
+        }
+        tool::note_reports(session, &self.tool, REPORT);
+        exit
+    }
+}
+
+/// `==ERROR== The application returned an error code (3).`
+fn code_of_target(words: &str) -> Option<i32> {
+    let (_, rest) = words.split_once("The application returned an error code (")?;
+    rest.split(')').next()?.parse().ok()
+}
+
+/// What ncu complains of, each once, with what to do where we know.
+fn complaints(words: &str) -> Vec<(&'static str, String)> {
+    let mut complaints: Vec<(&'static str, String)> = Vec::new();
+    for line in words.lines() {
+        let Some(said) = line.trim().strip_prefix("==ERROR== ") else {
+            continue;
+        };
+        let complaint = if said.contains("ERR_NVGPUCTRPERM") {
+            ("ncu_no_permission", tool::no_permission())
+        } else if said.contains("Failed to find metric") {
+            let what = format!("ncu: {said}; `ncu --query-metrics` lists what this GPU has");
+            ("ncu_unknown_metric", what)
+        } else if said.contains("Failed to find section") || said.contains("Failed to find set") {
+            let what = format!("ncu: {said}; `ncu --list-sections` and `ncu --list-sets` say which there are");
+            ("ncu_unknown_section", what)
+        } else if said.contains("The application returned an error code") {
+            // That is the command's exit code.
+            continue;
+        } else {
+            ("ncu_error", format!("ncu: {said}"))
+        };
+        if !complaints.contains(&complaint) {
+            complaints.push(complaint);
+        }
+    }
+    complaints
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::flavors::Flavor;
+    use crate::run::knobs::{Knob, Knobs};
+    use crate::schema::ranges::RangePattern;
+
+    fn options(gate: Gate, set: &[(&str, &str)]) -> String {
+        let mut knobs = Knobs::default();
+        for (name, value) in set {
+            Knob::named(name).unwrap().set(&mut knobs, value).unwrap();
+        }
+        let evaluator = NcuEvaluator {
+            tool: Tool {
+                name: "ncu",
+                path: "/opt/ncu".into(),
+                release: None,
+            },
+            knobs: knobs.ncu,
+            gate,
+        };
+        let options = evaluator.options(Path::new("/s"));
+        let options: Vec<_> = options.iter().map(|option| option.to_string_lossy()).collect();
+        options.join(" ").replace(
+            "--export=/s/ncu/report --force-overwrite --log-file=/s/ncu/log.txt",
+            "…",
+        )
+    }
+
+    #[test]
+    fn settings_become_options() {
+        assert_eq!(options(Gate::Process, &[]), "…");
+        insta::assert_snapshot!(options(Gate::Profiler, Flavor::named("vllm").unwrap().knobs), @"… --section=SpeedOfLight --metrics=gpu__time_duration.sum,launch__registers_per_thread,launch__shared_mem_per_block_static,launch__shared_mem_per_block_dynamic --profile-from-start=off --target-processes=all --launch-count=512");
+        let set = [
+            ("ncu_set", "full"),
+            ("ncu_replay_mode", "application"),
+            ("ncu_graph_profiling", "graph"),
+            ("ncu_launch_skip", "5"),
+            ("ncu_kernel", "regex:gemm"),
+            ("ncu_cache_control", "none"),
+            ("ncu_clock_control", "none"),
+        ];
+        let range = Gate::Nvtx(RangePattern::parse("step@vllm").unwrap());
+        insta::assert_snapshot!(options(range, &set), @"… --set=full --replay-mode=application --graph-profiling=graph --launch-skip=5 --kernel-name=regex:gemm --cache-control=none --clock-control=none --nvtx-include=vllm@step/ --nvtx");
+        assert_eq!(options(Gate::Profiler, &[("ncu_profile_from_start", "on")]), "…");
+    }
+
+    #[test]
+    fn complaints_are_told_once_and_with_a_remedy() {
+        let words = "==PROF== Connected to process 7\n==ERROR== ERR_NVGPUCTRPERM - The user does not …\n\
+                     ==ERROR== ERR_NVGPUCTRPERM - The user does not …\n==ERROR== Failed to find metric sm__no_such.sum\n\
+                     ==ERROR== The application returned an error code (3).\n==WARNING== No kernels were profiled.\n";
+        let complaints = complaints(words);
+        let codes: Vec<&str> = complaints.iter().map(|(code, _)| *code).collect();
+        assert_eq!(codes, ["ncu_no_permission", "ncu_unknown_metric"]);
+        assert!(
+            complaints[0].1.contains("NVreg_RestrictProfilingToAdminUsers=0"),
+            "{complaints:?}"
+        );
+        insta::assert_snapshot!(complaints[1].1, @"ncu: Failed to find metric sm__no_such.sum; `ncu --query-metrics` lists what this GPU has");
+        assert_eq!(code_of_target(words), Some(3));
+    }
+}

@@ -1,0 +1,138 @@
+//! A session's processes, found by their parents and by their environment, and how to end them all.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::schema::env as variables;
+use crate::schema::manifest::ProcessId;
+use crate::session::{is_alive, start_ticks};
+
+const POLL: Duration = Duration::from_millis(20);
+
+/// Asks `root` to end by SIGINT, which profilers take as the time to write their report; what is left of its tree after
+/// `patience` is killed.
+pub(crate) fn end(root: ProcessId, session: &Path, patience: Duration) {
+    // Taken down first: once their parents are gone, children belong to somebody else.
+    let mut tree = members(root, session);
+    send(root, Signal::SIGINT);
+    let deadline = Instant::now() + patience;
+    while is_alive(root.pid, root.start_ticks) && Instant::now() < deadline {
+        std::thread::sleep(POLL);
+    }
+    // New ones may have come; a killed process starts none.
+    for _ in 0..3 {
+        tree.extend(members(root, session));
+        tree.push(root);
+        tree.retain(|process| is_alive(process.pid, process.start_ticks));
+        if tree.is_empty() {
+            return;
+        }
+        tree.iter().for_each(|&process| send(process, Signal::SIGKILL));
+        std::thread::sleep(POLL);
+    }
+}
+
+/// The pid may be another's by now, but not with the same start.
+fn send(process: ProcessId, signal: Signal) {
+    if start_ticks(process.pid) == Some(process.start_ticks) {
+        let _ = kill(Pid::from_raw(process.pid.cast_signed()), signal);
+    }
+}
+
+/// Descendants of `root`, and whoever has the session in its environment.
+fn members(root: ProcessId, session: &Path) -> Vec<ProcessId> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let all: Vec<(u32, Option<u32>)> = pids.map(|pid| (pid, parent(pid))).collect();
+    let is_descendant = |mut pid: u32| {
+        for _ in 0..all.len() {
+            match all
+                .iter()
+                .find(|(known, _)| *known == pid)
+                .and_then(|(_, parent)| *parent)
+            {
+                Some(parent) if parent == root.pid => return true,
+                Some(parent) => pid = parent,
+                None => return false,
+            }
+        }
+        false
+    };
+    let own = std::process::id();
+    all.iter()
+        .map(|&(pid, _)| pid)
+        .filter(|&pid| pid != own && pid != root.pid)
+        .filter(|&pid| is_descendant(pid) || is_of(pid, session))
+        .filter_map(|pid| {
+            Some(ProcessId {
+                pid,
+                start_ticks: start_ticks(pid)?,
+            })
+        })
+        .collect()
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("PPid:"))?
+        .trim()
+        .parse()
+        .ok()
+}
+
+fn is_of(pid: u32, session: &Path) -> bool {
+    let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else {
+        return false;
+    };
+    environment.split(|&byte| byte == 0).any(|variable| {
+        let value = variable
+            .strip_prefix(variables::SESSION.as_bytes())
+            .and_then(|rest| rest.strip_prefix(b"="));
+        value == Some(session.as_os_str().as_bytes())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    /// A grandchild that has left its parent behind has the session in its environment.
+    #[test]
+    fn nobody_is_left() {
+        let temp = tempfile::tempdir().unwrap();
+        let note = temp.path().join("pids");
+        let script =
+            "trap '' INT; (setsid sleep 600 & echo $! >>$0; sleep 600 & echo $! >>$0); echo $$ >>$0; sleep 600";
+        let mut child = Command::new("sh")
+            .args(["-c", script])
+            .arg(&note)
+            .env(variables::SESSION, temp.path())
+            .spawn()
+            .unwrap();
+        let pids = || -> Vec<u32> {
+            let text = fs::read_to_string(&note).unwrap_or_default();
+            text.lines().map(|line| line.parse().unwrap()).collect()
+        };
+        while pids().len() < 3 {
+            std::thread::sleep(POLL);
+        }
+        let of = |pid| ProcessId {
+            pid,
+            start_ticks: start_ticks(pid).unwrap(),
+        };
+        let all: Vec<ProcessId> = pids().into_iter().map(of).collect();
+        end(of(child.id()), temp.path(), Duration::from_millis(100));
+        child.wait().unwrap();
+        for process in all {
+            assert!(!is_alive(process.pid, process.start_ticks), "{process:?}");
+        }
+    }
+}

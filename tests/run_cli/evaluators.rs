@@ -1,0 +1,382 @@
+//! nsys and ncu as evaluators, by the stand-ins in tests/nsight, which also play what goes wrong.
+
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use colonel::schema::manifest::Session as Manifest;
+
+use crate::support::{Workplace, assert_code, stderr, stdout};
+
+/// A folder with `nsys` and `ncu` in it, for the PATH.
+fn with_stand_ins() -> Workplace {
+    let workplace = Workplace::new();
+    fs::create_dir(workplace.path().join("bin")).unwrap();
+    for name in ["nsys", "ncu"] {
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/nsight/{name}.py"));
+        let script = format!("#!/bin/sh\nexec python3 '{}' \"$@\"\n", program.display());
+        workplace.write(&format!("bin/{name}"), &script, 0o755);
+    }
+    workplace
+}
+
+struct Ran {
+    output: Output,
+    folder: std::path::PathBuf,
+    manifest: Manifest,
+    /// What colonel says, without what differs from run to run.
+    said: String,
+}
+
+/// `colonel run --evaluator EVALUATOR OPTIONS -- sh -c SCRIPT`, with a fault.
+fn run_with(workplace: &Workplace, evaluator: &str, fault: &str, options: &[&str], script: &str) -> Output {
+    let path = format!("{}/bin:{}", workplace.path().display(), std::env::var("PATH").unwrap());
+    let mut command = workplace.colonel();
+    command.args(["run", "--evaluator", evaluator]).args(options);
+    command.args(["--", "sh", "-c", script]);
+    command.env("PATH", path).env("HOME", workplace.path());
+    command.env("FAKE_NSYS", fault).env("FAKE_NCU", fault);
+    command.output().unwrap()
+}
+
+fn ran(evaluator: &str, fault: &str, options: &[&str], script: &str) -> Ran {
+    let workplace = with_stand_ins();
+    let output = run_with(&workplace, evaluator, fault, options, script);
+    let (folder, manifest) = workplace.session();
+    let said = stderr(&output)
+        .replace(&manifest.id, "ID")
+        .replace(&workplace.path().display().to_string(), "HERE");
+    let varies = |line: &str| line.contains(" kB") || line.contains("next: ");
+    let lines = said.lines().filter(|line| !varies(line));
+    let lines = lines.map(|line| line.split(", read in ").next().unwrap_or_default());
+    let said = lines.collect::<Vec<_>>().join("\n");
+    let folder_name = folder.file_name().unwrap().to_owned();
+    // The session outlives the workplace in what was read of it; its files are looked at before.
+    let kept = std::env::temp_dir().join(format!("colonel-test-{}", folder_name.display()));
+    let _ = fs::remove_dir_all(&kept);
+    fs::rename(&folder, &kept).unwrap();
+    Ran {
+        output,
+        folder: kept,
+        manifest,
+        said,
+    }
+}
+
+impl Drop for Ran {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+impl Ran {
+    fn codes(&self) -> Vec<&str> {
+        self.manifest
+            .problems
+            .iter()
+            .map(|problem| problem.code.as_str())
+            .collect()
+    }
+
+    fn rows(&self, table: &str) -> u64 {
+        self.manifest.rows.get(table).copied().unwrap_or(0)
+    }
+}
+
+#[test]
+fn nsys_fills_the_same_tables_and_leaves_the_streams_to_the_command() {
+    let ran = ran(
+        "nsys",
+        "",
+        &["--flavor", "vllm"],
+        "echo to stdout; echo to stderr >&2; exit 3",
+    );
+    assert_code(&ran.output, 3);
+    assert_eq!(stdout(&ran.output), "to stdout\n", "nsys talks into its log");
+    assert!(ran.said.starts_with("to stderr\n"), "{}", ran.said);
+    assert_eq!((ran.rows("kernels"), ran.rows("nvtx_ranges")), (6, 3));
+    let profiler = ran.manifest.profiler.as_ref().unwrap();
+    assert_eq!(profiler.release.as_deref(), Some("2025.3.1.90-253135822126v0"));
+    assert_eq!(profiler.reports, ["nsys/report.nsys-rep"]);
+    assert!(profiler.collect_ns.unwrap() > 0);
+    let words = profiler.command.join(" ");
+    for option in [
+        "--trace=cuda,nvtx",
+        "--capture-range=cudaProfilerApi",
+        "--capture-range-end=stop",
+        "--cuda-graph-trace=node",
+        "--trace-fork-before-exec=true",
+    ] {
+        assert!(words.contains(option), "{words}");
+    }
+    assert!(ran.folder.join("nsys/report.nsys-rep").is_file());
+    assert!(
+        !ran.folder.join("nsys/report.sqlite").exists(),
+        "it can be exported again"
+    );
+    assert!(
+        fs::read_to_string(ran.folder.join("nsys/log.txt"))
+            .unwrap()
+            .contains("Collecting data...")
+    );
+    assert_eq!(ran.manifest.evaluator, "nsys");
+    insta::assert_snapshot!(ran.said, @r"
+    to stderr
+    colonel: session ID  1 window, 9.00 ms  2 processes (pids 4700, 4711), H100 80GB HBM3
+             by nsys 2025.3.1.90: .colonel/sessions/ID/nsys/report.nsys-rep
+             ! 1 kernel lost: their timestamps were zero or reversed
+    ");
+}
+
+/// An nsys that closes descriptors: the command's words still come where they should.
+#[test]
+fn streams_that_nsys_does_not_pass_on_are_found_by_their_paths() {
+    let ran = ran("nsys", "closes", &[], "echo to stdout; echo to stderr >&2");
+    assert_code(&ran.output, 0);
+    assert_eq!(stdout(&ran.output), "to stdout\n");
+    assert!(ran.said.starts_with("to stderr\n"), "{}", ran.said);
+}
+
+#[test]
+fn ncu_fills_kernels_and_their_counters() {
+    let ran = ran(
+        "ncu",
+        "",
+        &["--flavor", "vllm", "--ncu-launch-count", "2"],
+        "echo to stdout",
+    );
+    assert_code(&ran.output, 0);
+    assert_eq!(stdout(&ran.output), "to stdout\n");
+    assert_eq!((ran.rows("kernels"), ran.rows("kernel_counters")), (2, 12));
+    let profiler = ran.manifest.profiler.as_ref().unwrap();
+    assert_eq!(profiler.reports, ["ncu/report.ncu-rep"]);
+    let words = profiler.command.join(" ");
+    for option in [
+        "--section=SpeedOfLight",
+        "--profile-from-start=off",
+        "--target-processes=all",
+        "--launch-count=2",
+    ] {
+        assert!(words.contains(option), "{words}");
+    }
+    insta::assert_snapshot!(ran.said, @r"
+    colonel: session ID  1 window, 10.4 us  python3.11 (pid 4711)
+             by ncu 2025.3.1.0: .colonel/sessions/ID/ncu/report.ncu-rep
+    ");
+}
+
+#[test]
+fn a_command_that_is_not_there_is_told_as_ever() {
+    let workplace = with_stand_ins();
+    let path = format!("{}/bin:{}", workplace.path().display(), std::env::var("PATH").unwrap());
+    for evaluator in ["nsys", "ncu"] {
+        let mut command = workplace.colonel();
+        command
+            .args(["run", "--evaluator", evaluator, "--", "no-such-program"])
+            .env("PATH", &path);
+        let output = command.output().unwrap();
+        assert_code(&output, 127);
+        assert!(
+            stderr(&output).contains("failed to start `no-such-program`"),
+            "{}",
+            stderr(&output)
+        );
+    }
+    assert_eq!(workplace.sessions(), 0);
+}
+
+#[test]
+fn an_importer_without_its_library_keeps_the_events() {
+    let ran = ran("nsys", "no_libdw", &[], "true");
+    assert_code(&ran.output, 0);
+    assert_eq!(ran.codes(), ["nsys_unread"]);
+    assert!(ran.folder.join("nsys/report.qdstrm").is_file());
+    insta::assert_snapshot!(ran.said, @"colonel: session ID  no kernels: nsys made no report: `libdw.so.1` is missing; install it (Debian and Ubuntu: `apt install libdw1`; Red Hat: `dnf install elfutils-libs`), or put it on LD_LIBRARY_PATH; what it recorded is in `HERE/.colonel/sessions/ID/nsys/report.qdstrm`, for a machine that has it");
+}
+
+#[test]
+fn a_target_that_crashed_under_nsys_keeps_its_report() {
+    let ran = ran("nsys", "crash", &["--flavor", "vllm"], "true");
+    assert_code(&ran.output, 128 + 11);
+    assert_eq!(ran.codes(), ["target_crashed"]);
+    assert_eq!(ran.rows("kernels"), 6);
+    insta::assert_snapshot!(ran.said, @r"
+    colonel: session ID  1 window, 9.00 ms  2 processes (pids 4700, 4711), H100 80GB HBM3
+             by nsys 2025.3.1.90: .colonel/sessions/ID/nsys/report.nsys-rep
+             ! 1 kernel lost: their timestamps were zero or reversed
+             ! the command was killed by signal 11 under nsys; what was recorded until then is kept; `--nsys-cuda-graph-trace graph` is known to survive where recording each node of a CUDA graph does not
+    ");
+}
+
+#[test]
+fn reports_of_nothing_say_what_is_missing() {
+    let empty = ran("nsys", "empty", &[], "true");
+    insta::assert_snapshot!(empty.said, @r"
+    colonel: session ID  no kernels: nsys saw none launched
+             by nsys 2025.3.1.90: .colonel/sessions/ID/nsys/report.nsys-rep
+    ");
+    let no_range = ran("nsys", "no_report", &["--flavor", "vllm"], "true");
+    insta::assert_snapshot!(no_range.said.lines().next().unwrap(), @"colonel: session ID  no kernels: nsys saw none between cudaProfilerStart and cudaProfilerStop, or they were not called");
+    let nothing = ran("nsys", "no_report", &[], "true");
+    insta::assert_snapshot!(nothing.said, @"colonel: session ID  no kernels: nsys made no report; nsys said: Collecting data... / Generating '/tmp/nsys-report-2f4b.qdstrm'");
+    let no_launch = ran("ncu", "none", &[], "true");
+    insta::assert_snapshot!(no_launch.said, @r"
+    colonel: session ID  no kernels: ncu saw none launched
+             by ncu 2025.3.1.0: .colonel/sessions/ID/ncu/report.ncu-rep
+    ");
+}
+
+#[test]
+fn counters_without_permission_come_with_the_remedy() {
+    let ran = ran("ncu", "permission", &[], "true");
+    assert_eq!(ran.codes(), ["ncu_no_permission"]);
+    assert!(ran.said.contains("ERR_NVGPUCTRPERM"), "{}", ran.said);
+    assert!(
+        ran.said.contains("NVreg_RestrictProfilingToAdminUsers=0"),
+        "{}",
+        ran.said
+    );
+}
+
+#[test]
+fn a_metric_that_the_gpu_does_not_have_is_named() {
+    let ran = ran("ncu", "metric", &["--ncu-metrics", "sm__no_such.sum"], "true");
+    assert_eq!(ran.codes(), ["ncu_unknown_metric"]);
+    insta::assert_snapshot!(ran.said, @"colonel: session ID  no kernels: ncu: Failed to find metric sm__no_such.sum; `ncu --query-metrics` lists what this GPU has");
+}
+
+#[test]
+fn the_commands_own_failure_under_ncu_is_its_exit_code() {
+    assert_code(&ran("ncu", "", &[], "exit 3").output, 3);
+}
+
+#[test]
+fn an_ncu_that_never_profiles_is_stopped_with_its_command() {
+    let started = Instant::now();
+    let ran = ran("ncu", "hang_first", &["--ncu-start-timeout", "1s"], "exec sleep 600");
+    assert!(started.elapsed() < Duration::from_secs(60));
+    assert_code(&ran.output, 128 + 9);
+    assert_eq!(ran.codes(), ["ncu_stopped"]);
+    insta::assert_snapshot!(ran.said, @r"
+    colonel: session ID  no kernels: ncu had profiled no kernel after 1.00 s and was stopped, and the command with it; where it needs longer to come to its kernels: `--ncu-start-timeout 15min`
+             by ncu 2025.3.1.0: .colonel/sessions/ID/ncu/report.ncu-rep
+    ");
+}
+
+/// What came before the hang is kept, also where ncu does not listen: then without a report there is nothing to read.
+#[test]
+fn an_ncu_that_hangs_later_keeps_what_came() {
+    let options = ["--flavor", "vllm", "--ncu-stall-timeout", "1s"];
+    let stopped = ran("ncu", "hang_later", &options, "sleep 600 & exec sleep 600");
+    assert_code(&stopped.output, 128 + 9);
+    assert_eq!((stopped.codes(), stopped.rows("kernels")), (vec!["ncu_stopped"], 1));
+    insta::assert_snapshot!(stopped.said, @r"
+    colonel: session ID  1 window, 2.30 us  python3.11 (pid 4711)
+             by ncu 2025.3.1.0: .colonel/sessions/ID/ncu/report.ncu-rep
+             ! ncu came no further for 1.00 s in kernel `nvjet_sm90_tst_64x8_64x16_4x1_v_bz_TNT` and was stopped, and the command with it; it had profiled 1 kernel
+             try `--ncu-graph-profiling graph`, `--ncu-replay-mode application`, fewer launches by `--ncu-launch-count` or `--ncu-kernel`; or, where the command does other things for so long, `--ncu-stall-timeout 10min`
+    ");
+
+    let started = Instant::now();
+    let deaf = ran("ncu", "deaf", &options, "exec sleep 600");
+    assert!(started.elapsed() < Duration::from_secs(60));
+    assert_code(&deaf.output, 128 + 9);
+    assert_eq!((deaf.codes(), deaf.rows("kernels")), (vec!["ncu_stopped"], 0));
+}
+
+#[test]
+fn profilers_that_are_absent_or_too_old_are_told_before_the_start() {
+    let workplace = Workplace::new();
+    let output = workplace.run_sh(&["--evaluator", "nsys", "--nsys-path", "no/nsys"], "true");
+    assert_code(&output, 125);
+    insta::assert_snapshot!(stderr(&output).replace(&workplace.path().display().to_string(), "HERE"), @"colonel: failed to find nsys: `HERE/no/nsys`, which `nsys_path` names, is no program");
+    let workplace = with_stand_ins();
+    for evaluator in ["nsys", "ncu"] {
+        let output = run_with(&workplace, evaluator, "old", &[], "true");
+        assert_code(&output, 125);
+        let said = stderr(&output).replace(&workplace.path().display().to_string(), "HERE");
+        if evaluator == "nsys" {
+            insta::assert_snapshot!(said, @"colonel: failed to work with nsys 2019.3.1.94-e0a4d1e (`HERE/bin/nsys`): colonel knows 2022.1 and newer; install a newer one, or name one with `--nsys-path FILE`");
+        }
+        assert!(said.contains("newer"), "{said}");
+    }
+    assert_eq!(workplace.sessions(), 0);
+}
+
+#[test]
+fn options_that_only_the_guest_knows_are_refused() {
+    let workplace = with_stand_ins();
+    for (options, expected) in [
+        (&["--gate", "manual"][..], "failed to give `--gate manual` to nsys"),
+        (&["--for", "1s"], "failed to give `--for` to nsys"),
+        (&["--gate", "nvtx:step*"], "matches whole names only"),
+    ] {
+        let output = run_with(&workplace, "nsys", "", options, "true");
+        assert_code(&output, 125);
+        assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+    }
+    let output = run_with(&workplace, "ncu", "", &["--ncu-replay-mode", "twice"], "true");
+    assert_code(&output, 2);
+    assert!(
+        stderr(&output).contains("unknown replay mode `twice`"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn settings_come_from_files_and_variables_too() {
+    let workplace = with_stand_ins();
+    let config = |words: &[&str]| {
+        let mut command = workplace.colonel();
+        command.arg("config").args(words).env("HOME", workplace.path());
+        command
+            .env_remove("XDG_CONFIG_HOME")
+            .env("COLONEL_NCU_LAUNCH_COUNT", "1");
+        let output = command.output().unwrap();
+        let text = if output.status.success() {
+            stdout(&output)
+        } else {
+            stderr(&output)
+        };
+        text.replace(&workplace.path().display().to_string(), "HERE")
+    };
+    insta::assert_snapshot!(config(&["path"]), @r"
+    HERE/.colonel/config.toml
+    HERE/.config/colonel/config.toml
+    ");
+    insta::assert_snapshot!(config(&["set", "ncu_set", "full"]), @"ncu_set = full  in HERE/.colonel/config.toml");
+    insta::assert_snapshot!(config(&["set", "--user", "ncu_replay_mode", "application"]), @"ncu_replay_mode = application  in HERE/.config/colonel/config.toml");
+    insta::assert_snapshot!(config(&["set", "ncu_launch_count", "0"]), @"colonel: ncu_launch_count: `0` is no number from 1 to 4294967295");
+    assert!(config(&["set", "ncu_sets", "full"]).contains("unknown setting `ncu_sets`"));
+    insta::assert_snapshot!(config(&["show", "--flavor", "vllm"]), @r"
+    setting                      value            from
+    ncu_launch_count             1                $COLONEL_NCU_LAUNCH_COUNT
+    ncu_profile_from_start       off              flavor vllm
+    ncu_replay_mode              application      HERE/.config/colonel/config.toml
+    ncu_section                  SpeedOfLight     flavor vllm
+    ncu_set                      full             HERE/.colonel/config.toml
+    ncu_target_processes         all              flavor vllm
+    nsys_capture_range           cudaProfilerApi  flavor vllm
+    nsys_capture_range_end       stop             flavor vllm
+    nsys_cuda_graph_trace        node             flavor vllm
+    nsys_trace                   cuda,nvtx        flavor vllm
+    nsys_trace_fork_before_exec  on               flavor vllm
+    ");
+
+    let path = format!("{}/bin:{}", workplace.path().display(), std::env::var("PATH").unwrap());
+    let mut command = workplace.colonel();
+    command
+        .args(["run", "--evaluator", "ncu", "--", "true"])
+        .env("PATH", path);
+    command
+        .env_remove("XDG_CONFIG_HOME")
+        .env("HOME", workplace.path())
+        .env("COLONEL_NCU_LAUNCH_COUNT", "1");
+    assert_code(&command.output().unwrap(), 0);
+    let words = workplace.session().1.profiler.unwrap().command.join(" ");
+    for option in ["--set=full", "--replay-mode=application", "--launch-count=1"] {
+        assert!(words.contains(option), "{words}");
+    }
+}
