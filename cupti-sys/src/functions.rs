@@ -109,6 +109,8 @@ functions! {
     cuptiActivityPushExternalCorrelationId(kind: u32, id: u64);
     /// Closes it.
     cuptiActivityPopExternalCorrelationId(kind: u32, last: *mut u64);
+    /// Id of an executable graph, as records have it.
+    cuptiGetGraphExecId(exec: *mut c_void, id: *mut u32);
     /// Detaches CUPTI from the process.
     cuptiFinalize();
 }

@@ -1,9 +1,9 @@
 //! `libcolonel_guest.so`: the entry points, each a guarded line into `colonel::inject`. docs/architecture.md says who
 //! calls them.
 
-use std::ffi::c_void;
+use std::ffi::{CStr, c_void};
 
-use colonel::inject::entry;
+use colonel::inject::entry::{self, GraphCall, Role};
 
 /// Called by the CUDA driver at cuInit, where `CUDA_INJECTION64_PATH` names this library. 1 is success.
 #[unsafe(no_mangle)]
@@ -51,6 +51,41 @@ pub extern "C" fn cuProfilerStart() -> u32 {
 #[unsafe(no_mangle)]
 pub extern "C" fn cuProfilerStop() -> u32 {
     entry::cu_profiler_stop()
+}
+
+/// Shadows calls of the runtime and the driver that make CUDA graphs, each by what it does.
+macro_rules! shadow {
+    ($($role:ident: $($name:ident)*;)*) => { $($(
+        #[doc = concat!("Shadows `", stringify!($name), "`.")]
+        ///
+        /// # Safety
+        /// As the shadowed function's.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name(a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> u32 {
+            const NAME: &CStr = match CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
+                Ok(name) => name,
+                Err(_) => c"",
+            };
+            static CALL: GraphCall = GraphCall::new(NAME, Role::$role);
+            // SAFETY: the caller's promise.
+            unsafe { CALL.make([a, b, c, d, e, f]) }
+        }
+    )*)* };
+}
+
+shadow! {
+    Begin: cudaStreamBeginCapture cudaStreamBeginCapture_ptsz cuStreamBeginCapture_v2 cuStreamBeginCapture_v2_ptsz;
+    BeginToGraph: cudaStreamBeginCaptureToGraph cudaStreamBeginCaptureToGraph_ptsz
+        cuStreamBeginCaptureToGraph cuStreamBeginCaptureToGraph_ptsz;
+    End: cudaStreamEndCapture cudaStreamEndCapture_ptsz cuStreamEndCapture cuStreamEndCapture_ptsz;
+    Instantiate: cudaGraphInstantiate cudaGraphInstantiateWithFlags
+        cudaGraphInstantiateWithParams cudaGraphInstantiateWithParams_ptsz
+        cuGraphInstantiateWithFlags cuGraphInstantiateWithParams cuGraphInstantiateWithParams_ptsz;
+    Update: cudaGraphExecUpdate cuGraphExecUpdate_v2;
+    AddChild: cudaGraphAddChildGraphNode cuGraphAddChildGraphNode;
+    Clone: cudaGraphClone cuGraphClone;
+    Destroy: cudaGraphDestroy cuGraphDestroy;
+    DestroyExec: cudaGraphExecDestroy cuGraphExecDestroy;
 }
 
 /// Shadows libc's, by which Python's `os._exit` ends a process: seals what was recorded, then leaves as libc's does.

@@ -357,6 +357,15 @@ impl Attached {
         }
     }
 
+    /// Id of an executable graph, as records have it.
+    pub(crate) fn graph_exec_id(&self, exec: usize) -> Option<u32> {
+        let ask = self.cupti.functions.cuptiGetGraphExecId?;
+        let mut id = 0;
+        // SAFETY: the executable is not destroyed meanwhile, and the place lives through the call.
+        let status = unsafe { ask(ptr::with_exposed_provenance_mut(exec), &raw mut id) };
+        (status == SUCCESS).then_some(id)
+    }
+
     /// Records that CUPTI dropped since the last call.
     pub(crate) fn dropped(&self) -> u64 {
         let Some(dropped) = self.cupti.functions.cuptiActivityGetNumDroppedRecords else {

@@ -57,6 +57,8 @@ pub(crate) struct Config {
     pub(crate) after: Option<Duration>,
     pub(crate) length: Option<Duration>,
     pub(crate) trace_api: bool,
+    /// NVTX calls us, or will once the program uses it.
+    pub(crate) trace_nvtx: bool,
     pub(crate) cupti: Option<PathBuf>,
     pub(crate) runtime: Option<PathBuf>,
     pub(crate) log: bool,
@@ -122,7 +124,7 @@ impl Config {
             parsed.filter(|duration| !duration.is_zero())
         };
         let (after, length) = (nanoseconds(env::AFTER), nanoseconds(env::FOR));
-        let mut trace_api = false;
+        let (mut trace_api, mut trace_nvtx) = (false, gate == GateKind::Nvtx);
         for kind in text(env::TRACE)
             .unwrap_or_default()
             .split(',')
@@ -131,7 +133,7 @@ impl Config {
             match kind {
                 "api" => trace_api = true,
                 // Told to NVTX itself, by its own variable.
-                "nvtx" => {}
+                "nvtx" => trace_nvtx = true,
                 other => complain(env::TRACE, other, "api or nvtx"),
             }
         }
@@ -145,6 +147,7 @@ impl Config {
             after,
             length,
             trace_api,
+            trace_nvtx,
             cupti: get(env::CUPTI).map(PathBuf::from),
             runtime: get(env::RUNTIME).map(PathBuf::from),
             log: text(env::LOG).is_some_and(|value| value != "0"),

@@ -20,6 +20,8 @@ use crate::inject::steward;
 use crate::inject::wake::Wake;
 use crate::inject::{attach, guard, nvtx, windows};
 
+pub use crate::inject::graphs::calls::{GraphCall, Role};
+
 /// Longest stay of the host's exit for the last records to be sealed.
 const EXIT_WAIT: Duration = Duration::from_secs(3);
 

@@ -255,6 +255,7 @@ impl Guest {
             self.windows.close(number, now_ns(), attached.mark());
             return self.give_up(&problem.code, problem.message);
         }
+        self.graphs.open(self, attached);
         nvtx::start(self, mark);
         if let Some(wish) = open.wish {
             lock(&self.gate.wishes).insert(wish, number);
@@ -293,6 +294,7 @@ impl Guest {
         self.touch();
         if self.windows.open_now().is_empty() {
             nvtx::stop(self, mark);
+            self.graphs.close();
             // Records are turned off by the steward, once what was launched has arrived (see `disable_if_closed`).
             self.gate.shift(CAPTURING, ARMED);
             self.wake.steward_to_drain();

@@ -10,6 +10,7 @@ use crate::inject::attach::Attached;
 use crate::inject::buffers::Pool;
 use crate::inject::config::Config;
 use crate::inject::gate::Gate;
+use crate::inject::graphs::Graphs;
 use crate::inject::log::log;
 use crate::inject::losses::Losses;
 use crate::inject::nvtx::Outbox;
@@ -36,6 +37,7 @@ pub(crate) struct Guest {
     pub(crate) wake: Wake,
     /// NVTX ranges on their way to the writer.
     pub(crate) ranges: Outbox,
+    pub(crate) graphs: Graphs,
     /// Set by the first attachment, and never unset: CUPTI keeps pointers into us.
     pub(crate) attached: OnceLock<Attached>,
     /// The writer's channel, once it runs.
@@ -61,6 +63,7 @@ impl Guest {
             pool: Pool::new(),
             wake,
             ranges: Outbox::default(),
+            graphs: Graphs::default(),
             attached: OnceLock::new(),
             writer: OnceLock::new(),
             sealed: Mutex::default(),

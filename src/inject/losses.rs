@@ -20,6 +20,7 @@ pub(crate) enum Reason {
     NotSealed,
     QueueFull,
     TooManyOpen,
+    TooManyGraphs,
 }
 
 impl Reason {
@@ -36,6 +37,7 @@ impl Reason {
             Reason::NotSealed => "not_sealed",
             Reason::QueueFull => "queue_full",
             Reason::TooManyOpen => "too_many_open",
+            Reason::TooManyGraphs => "too_many_graphs",
         }
     }
 }

@@ -28,9 +28,10 @@ pub(crate) use thread::quietly;
 
 use crate::inject::config::Config;
 use crate::inject::entry;
-use crate::inject::guest::Guest;
+use crate::inject::graphs;
+use crate::inject::guest::{Guest, lock};
 use crate::inject::nvtx::events::AllStarted;
-use crate::inject::nvtx::thread::Threads;
+use crate::inject::nvtx::thread::{Thread, Threads};
 
 /// Grows by one as recording starts and as it stops: odd while ranges are recorded.
 static EPOCH: AtomicU64 = AtomicU64::new(0);
@@ -109,6 +110,29 @@ fn mark(epoch: u64) -> Option<u32> {
     }
     let guest = entry::guest().filter(|guest| guest.config.nvtx_marks)?;
     guest.attached.get()?.mark()
+}
+
+/// The newest correlation id, where it is of use.
+pub(crate) fn newest_id() -> Option<u32> {
+    mark(epoch())
+}
+
+/// The ranges that the calling thread has open.
+pub(crate) fn innermost() -> graphs::Path {
+    if !is_in_use() {
+        return None;
+    }
+    thread::with(|thread| lock(&thread.open).stack.innermost()).flatten()
+}
+
+/// The calling thread has pushed or popped: nodes that it captures from here on lie in other ranges.
+fn ranges_changed(thread: &Thread) {
+    if graphs::is_capturing()
+        && let Some(guest) = entry::guest()
+    {
+        let path = lock(&thread.open).stack.innermost();
+        guest.graphs.note(&path);
+    }
 }
 
 /// Stands for the mark of a start before recording started.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use libloading::os::unix::Library;
 
 type Function = unsafe extern "C" fn() -> u32;
+type FunctionOfSix = unsafe extern "C" fn(usize, usize, usize, usize, usize, usize) -> u32;
 
 /// What cudaProfilerStart returns where no runtime is mapped: cudaErrorSharedObjectInitFailed.
 const CUDA_ERROR_SHARED_OBJECT_INIT_FAILED: u32 = 303;
@@ -42,18 +43,37 @@ impl Shadowed {
         }
     }
 
-    /// Calls the real one.
+    /// Calls the real one, which takes nothing.
     pub(crate) fn call(&self) -> u32 {
-        let mut real = self.real.load(Ordering::Acquire);
-        if real.is_null() {
-            real = self.find();
-            self.real.store(real, Ordering::Release);
-        }
+        let real = self.address();
         if real.is_null() {
             return CUDA_ERROR_SHARED_OBJECT_INIT_FAILED;
         }
         // SAFETY: a symbol of this name in CUDA takes nothing and returns a status.
         unsafe { std::mem::transmute::<*mut c_void, Function>(real)() }
+    }
+
+    /// Calls the real one.
+    ///
+    /// # Safety
+    /// It takes six words at most, and these are its arguments.
+    pub(crate) unsafe fn call_with(&self, [a, b, c, d, e, f]: [usize; 6]) -> u32 {
+        let real = self.address();
+        if real.is_null() {
+            return CUDA_ERROR_SHARED_OBJECT_INIT_FAILED;
+        }
+        // SAFETY: words are passed in registers, and a function does not look at those that it does not take.
+        unsafe { std::mem::transmute::<*mut c_void, FunctionOfSix>(real)(a, b, c, d, e, f) }
+    }
+
+    /// The real one, looked up once; null if there is none.
+    pub(crate) fn address(&self) -> *mut c_void {
+        let mut real = self.real.load(Ordering::Acquire);
+        if real.is_null() {
+            real = self.find();
+            self.real.store(real, Ordering::Release);
+        }
+        real
     }
 
     fn find(&self) -> *mut c_void {

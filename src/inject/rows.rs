@@ -28,6 +28,7 @@ pub(crate) struct Rows {
     pub(crate) contexts: ContextsBuilder,
     pub(crate) streams: StreamsBuilder,
     pub(crate) nvtx_ranges: NvtxRangesBuilder,
+    pub(crate) graph_ranges: GraphRangesBuilder,
 }
 
 impl Rows {
@@ -42,6 +43,7 @@ impl Rows {
             + self.contexts.len()
             + self.streams.len()
             + self.nvtx_ranges.len()
+            + self.graph_ranges.len()
     }
 }
 

@@ -26,7 +26,9 @@ pub(crate) struct Sealing {
 impl Sealing {
     /// Seals every table that has rows; the first error is returned, its rows are counted as lost.
     pub(crate) fn seal(&mut self, guest: &Guest, rows: &mut Rows, names: &Names) -> Option<io::Error> {
-        let mut errors = vec![self.kernels(guest, &mut rows.kernels, names)];
+        // Before the kernels that need it.
+        let mut errors = vec![self.table(guest, &mut rows.graph_ranges)];
+        errors.push(self.kernels(guest, &mut rows.kernels, names));
         errors.push(self.table(guest, &mut rows.memcpys));
         errors.push(self.table(guest, &mut rows.memsets));
         errors.push(self.table(guest, &mut rows.synchronizations));

@@ -14,6 +14,7 @@ use crate::inject::decode::{self, Rest};
 use crate::inject::descriptors;
 use crate::inject::dump;
 use crate::inject::entry;
+use crate::inject::graphs;
 use crate::inject::guard;
 use crate::inject::guest::{Guest, lock};
 use crate::inject::log::log;
@@ -109,6 +110,7 @@ impl Writer {
                 Some(next) => messages.recv_deadline(next),
             };
             guard::ffi((), || self.take_ranges());
+            guard::ffi((), || self.take_graph_ranges());
             match message {
                 Ok(Message::Buffer(filled)) => {
                     // A bug of ours in one buffer must not end the capture.
@@ -153,6 +155,21 @@ impl Writer {
         if self.rows.len() > 0 {
             self.unsealed_since.get_or_insert_with(Instant::now);
         }
+        self.note_progress();
+    }
+
+    /// Turns the ranges of graphs that have come into rows.
+    fn take_graph_ranges(&mut self) {
+        let versions = self.guest.graphs.take();
+        if versions.is_empty() {
+            return;
+        }
+        let mut count = 0;
+        for version in versions {
+            count += graphs::push_rows(&mut self.rows.graph_ranges, self.guest.identity.pid, &version);
+        }
+        *self.received.entry("graph_ranges").or_default() += count;
+        self.unsealed_since.get_or_insert_with(Instant::now);
         self.note_progress();
     }
 

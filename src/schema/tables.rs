@@ -95,7 +95,7 @@ tables! {
         local_bytes_per_thread: U32 = "Local memory a thread.",
         priority: MaybeI32 = "Priority of the launch; null before CUPTI 13.1.",
         window: U32 = "Window in which it was launched; of several that were open, the one opened last.",
-        nvtx_path: MaybeText = "NVTX ranges open at its launch, outermost first, joined by `/`.",
+        nvtx_path: MaybeText = "NVTX ranges it lies in, outermost first, joined by `/`: of a node of a CUDA graph those that were open when it was captured, where `graph_ranges` knows the graph; else those open at its launch.",
         launch_nvtx_path: MaybeText = "NVTX ranges open at its launch; of a node of a CUDA graph at the launch of the graph.",
         layer: MaybeText = "Part of the model that it belongs to: a layer's number, or a name.",
         layer_source: MaybeText = "What says so: `nvtx`, the names of ranges, or `structure`, the repetition of kernels.",
@@ -204,6 +204,16 @@ tables! {
         end_correlation_id: MaybeU32 = "Newest correlation id at its end, or at the closing of the last window: what it launched has none later. Null where no id could be had.",
         window: U32 = "Window in which it started; of one that was open before, or told as open before, in which it ended.",
     }
+    /// Nodes of an executable CUDA graph that were captured within the same NVTX ranges. A graph that is updated has rows anew.
+    graph_ranges GraphRangeRow GraphRangesBuilder {
+        pid: U32 = "Process.",
+        graph_id: U32 = "Executable graph, as `kernels.graph_id`.",
+        since_ns: I64 = "Instantiated or updated, Unix ns: holds for what is launched from then on.",
+        since_correlation_id: MaybeU32 = "Newest correlation id at that time; null where no window was open.",
+        node_begin: U32 = "First of the nodes, as the lower 32 bits of `kernels.graph_node_id` count them.",
+        node_end: U32 = "The node after the last of them.",
+        nvtx_path: MaybeText = "Ranges that were open on the capturing thread, outermost first, joined by `/`; within a child graph those of the child's own capture come behind. Null where none was.",
+    }
     /// A stretch of time in which records count: one start/stop pair of the gate. Windows of a process may nest and overlap.
     windows WindowRow WindowsBuilder {
         pid: U32 = "Process.",
@@ -252,7 +262,7 @@ tables! {
     losses LossRow LossesBuilder {
         pid: U32 = "Process.",
         kind: Text = "Table that the records would have gone to, or `records` where unknown.",
-        reason: Text = "`buffers_exhausted`, `dropped_by_cupti`, `invalid_timestamp`, `unknown_kind`, `truncated_buffer`, `write_failed`, `callbacks_replaced`, `not_sealed`, `queue_full`, `too_many_open`, `file_unreadable`.",
+        reason: Text = "`buffers_exhausted`, `dropped_by_cupti`, `invalid_timestamp`, `unknown_kind`, `truncated_buffer`, `write_failed`, `callbacks_replaced`, `not_sealed`, `queue_full`, `too_many_open`, `too_many_graphs`, `file_unreadable`.",
         count: MaybeU64 = "Records; null where nobody can tell how many.",
         first_ns: I64 = "First seen, Unix ns.",
         last_ns: I64 = "Last seen, Unix ns.",

@@ -14,7 +14,9 @@ use crate::inject::nvtx::abi::Text;
 use crate::inject::nvtx::registry::{DOMAINS, STRINGS};
 use crate::inject::nvtx::stack::{Details, Kind, Moment, Path, Range, Snapshot};
 use crate::inject::nvtx::thread::{Held, Holder, Open, Thread, lock_soon, with};
-use crate::inject::nvtx::{epoch, filter, is_recording, is_told, mark, newest_mark, opening_mark, state, text};
+use crate::inject::nvtx::{
+    epoch, filter, is_recording, is_told, mark, newest_mark, opening_mark, ranges_changed, state, text,
+};
 use crate::inject::threads::now_ns;
 
 /// Returned by push and pop where there is no level to tell.
@@ -164,6 +166,7 @@ pub(crate) fn push(details: Details, name: Name) -> i32 {
         if !kept {
             too_many(epoch);
         }
+        ranges_changed(thread);
         ask(wish);
         i32::try_from(level).unwrap_or(i32::MAX)
     });
@@ -192,6 +195,7 @@ pub(crate) fn pop(domain: usize) -> i32 {
             Held::Pushed(_) | Held::Started(_) => None,
         });
         drop(open);
+        ranges_changed(thread);
         if let Some((frame, Some(path))) = popped.range {
             let depth = number(popped.index);
             let end = end.unwrap_or_else(|| now(before));

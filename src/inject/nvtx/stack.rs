@@ -294,6 +294,12 @@ impl Stack {
         Some(self.intern(name_at, end))
     }
 
+    /// Path of the innermost range.
+    pub(crate) fn innermost(&mut self) -> Option<Arc<str>> {
+        let last = self.frames.len().checked_sub(1)?;
+        self.path(last).map(|path| path.text)
+    }
+
     /// Name of an open range.
     pub(crate) fn name(&self, index: usize) -> Option<&str> {
         let frame = self.frames.get(index)?;
