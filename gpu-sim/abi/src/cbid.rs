@@ -62,15 +62,25 @@ table! {
         CU_DEVICE_GET_UUID = 482 "cuDeviceGetUuid";
         CU_STREAM_END_CAPTURE = 497 "cuStreamEndCapture";
         CU_STREAM_IS_CAPTURING = 499 "cuStreamIsCapturing";
+        CU_GRAPH_CREATE = 501 "cuGraphCreate";
+        CU_GRAPH_NODE_GET_TYPE = 509 "cuGraphNodeGetType";
         CU_GRAPH_LAUNCH = 514 "cuGraphLaunch";
         CU_GRAPH_EXEC_DESTROY = 516 "cuGraphExecDestroy";
         CU_GRAPH_DESTROY = 517 "cuGraphDestroy";
+        CU_GRAPH_CLONE = 523 "cuGraphClone";
+        CU_GRAPH_ADD_CHILD_GRAPH_NODE = 525 "cuGraphAddChildGraphNode";
+        CU_GRAPH_CHILD_GRAPH_NODE_GET_GRAPH = 529 "cuGraphChildGraphNodeGetGraph";
+        CU_GRAPH_GET_NODES = 534 "cuGraphGetNodes";
         CU_STREAM_BEGIN_CAPTURE_V2 = 539 "cuStreamBeginCapture_v2";
         CU_DEVICE_PRIMARY_CTX_RELEASE_V2 = 544 "cuDevicePrimaryCtxRelease_v2";
+        CU_STREAM_GET_CAPTURE_INFO_V2 = 629 "cuStreamGetCaptureInfo_v2";
         CU_GRAPH_INSTANTIATE_WITH_FLAGS = 643 "cuGraphInstantiateWithFlags";
         CU_DEVICE_GET_UUID_V2 = 647 "cuDeviceGetUuid_v2";
         CU_LAUNCH_KERNEL_EX = 652 "cuLaunchKernelEx";
         CU_GRAPH_INSTANTIATE_WITH_PARAMS = 656 "cuGraphInstantiateWithParams";
+        CU_GRAPH_EXEC_UPDATE_V2 = 696 "cuGraphExecUpdate_v2";
+        CU_STREAM_BEGIN_CAPTURE_TO_GRAPH = 720 "cuStreamBeginCaptureToGraph";
+        CU_STREAM_GET_CAPTURE_INFO_V3 = 729 "cuStreamGetCaptureInfo_v3";
         CU_CTX_CREATE_V4 = 757 "cuCtxCreate_v4";
     }
 }
@@ -107,12 +117,19 @@ table! {
         CUDA_STREAM_DESTROY = 201 "cudaStreamDestroy_v5050";
         CUDA_STREAM_CREATE_WITH_PRIORITY = 202 "cudaStreamCreateWithPriority_v5050";
         CUDA_LAUNCH_KERNEL = 211 "cudaLaunchKernel_v7000";
+        CUDA_GRAPH_CREATE = 286 "cudaGraphCreate_v10000";
+        CUDA_GRAPH_ADD_CHILD_GRAPH_NODE = 298 "cudaGraphAddChildGraphNode_v10000";
+        CUDA_GRAPH_CLONE = 301 "cudaGraphClone_v10000";
         CUDA_GRAPH_LAUNCH = 311 "cudaGraphLaunch_v10000";
         CUDA_GRAPH_EXEC_DESTROY = 313 "cudaGraphExecDestroy_v10000";
         CUDA_GRAPH_DESTROY = 314 "cudaGraphDestroy_v10000";
         CUDA_STREAM_BEGIN_CAPTURE = 315 "cudaStreamBeginCapture_v10000";
         CUDA_STREAM_END_CAPTURE = 319 "cudaStreamEndCapture_v10000";
+        CUDA_GRAPH_EXEC_UPDATE = 335 "cudaGraphExecUpdate_v10020";
+        CUDA_GRAPH_INSTANTIATE_WITH_FLAGS = 418 "cudaGraphInstantiateWithFlags_v11040";
         CUDA_LAUNCH_KERNEL_EX_C = 430 "cudaLaunchKernelExC_v11060";
+        CUDA_GRAPH_INSTANTIATE_WITH_PARAMS = 436 "cudaGraphInstantiateWithParams_v12000";
         CUDA_GRAPH_INSTANTIATE = 443 "cudaGraphInstantiate_v12000";
+        CUDA_STREAM_BEGIN_CAPTURE_TO_GRAPH = 452 "cudaStreamBeginCaptureToGraph_v12030";
     }
 }

@@ -36,6 +36,7 @@ pub mod status {
     pub const LAUNCH_FAILED: Status = 719;
     pub const STREAM_CAPTURE_UNSUPPORTED: Status = 900;
     pub const STREAM_CAPTURE_INVALIDATED: Status = 901;
+    pub const GRAPH_EXEC_UPDATE_FAILURE: Status = 910;
 }
 
 /// Values of [`Hooks::state`].

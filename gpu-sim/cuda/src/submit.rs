@@ -60,8 +60,9 @@ pub(crate) fn graph(stream: &Stream, exec: &GraphExec) -> Result<(), Status> {
     if stream.capture().is_some() {
         return Err(status::STREAM_CAPTURE_UNSUPPORTED);
     }
-    let base_ns = stream.timeline.append(exec.length_ns());
-    announce(stream, exec.ops(), base_ns, exec.id());
+    let replay = exec.replay();
+    let base_ns = stream.timeline.append(replay.length_ns);
+    announce(stream, &replay.ops, base_ns, exec.id());
     Ok(())
 }
 

@@ -77,8 +77,15 @@ functions! {
     copy_peer: "cuMemcpyPeerAsync" fn(u64, Handle, u64, Handle, usize, Handle);
     fill: "cuMemsetD8Async" fn(u64, u8, usize, Handle);
     begin_capture: "cuStreamBeginCapture" fn(Handle, u32);
+    begin_capture_to: "cuStreamBeginCaptureToGraph"
+        fn(Handle, Handle, *const c_void, *const c_void, usize, u32);
     end_capture: "cuStreamEndCapture" fn(Handle, *mut Handle);
     instantiate: "cuGraphInstantiateWithFlags" fn(*mut Handle, Handle, u64);
+    instantiate_with: "cuGraphInstantiateWithParams" fn(*mut Handle, Handle, Handle);
+    graph_exec_update: "cuGraphExecUpdate" fn(Handle, Handle, Handle);
+    graph_create: "cuGraphCreate" fn(*mut Handle, u32);
+    graph_clone: "cuGraphClone" fn(*mut Handle, Handle);
+    graph_add_child: "cuGraphAddChildGraphNode" fn(*mut Handle, Handle, *const c_void, usize, Handle);
     graph_launch: "cuGraphLaunch" fn(Handle, Handle);
     graph_exec_destroy: "cuGraphExecDestroy" fn(Handle);
     graph_destroy: "cuGraphDestroy" fn(Handle);

@@ -106,8 +106,8 @@ fn overwrite(records: &mut [u8], correlation: u32, later: &Submission, ops: &[Op
         {
             return;
         }
-        // The lower half of a node's id is its place among the operations.
-        if let Some(op) = ops.get(kernel.graph_node_id() as u32 as usize) {
+        let node = kernel.graph_node_id();
+        if let Some(op) = ops.iter().find(|op| op.graph_node == node) {
             let end = (later.base_ns + op.offset_ns + op.duration_ns).to_ne_bytes();
             record[END].copy_from_slice(&end);
             record[COMPLETED].copy_from_slice(&end);

@@ -32,11 +32,13 @@ static void register_kernel(void) {
     __cudaRegisterFunction(binary, &kernel_symbol, name, name, -1, NULL, NULL, NULL, NULL, NULL);
 }
 
-static void launch(int count) {
+static void launch_on(void *stream, int count) {
     sides grid = {4, 2, 1}, block = {128, 1, 1};
     for (int i = 0; i < count; i++)
-        check("cudaLaunchKernel", cudaLaunchKernel(&kernel_symbol, grid, block, NULL, 0, NULL));
+        check("cudaLaunchKernel", cudaLaunchKernel(&kernel_symbol, grid, block, NULL, 0, stream));
 }
+
+static void launch(int count) { launch_on(NULL, count); }
 
 static void synchronize(void) { check("cudaStreamSynchronize", cudaStreamSynchronize(NULL)); }
 

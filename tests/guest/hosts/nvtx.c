@@ -13,10 +13,12 @@
      L        goes on as another library with NVTX
      RN       registers the same string N times, as many domains of one name, and names a category as often
      CNAME    names category 3, of both domains
+     g…       makes and launches graphs: see graphs.h    K  ends by SIGKILL
      1WORD    does the word on a second thread     Q   ends that thread
    Prints what NVTX returns. */
 #include "cuda.h"
 #include "nvtx.h"
+#include "graphs.h"
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -185,6 +187,8 @@ static void act(const char *word) {
     case 'P': start(); break;
     case 'p': stop(); break;
     case 'F': fflush(stdout); fork(); break;
+    case 'g': graph_word(word); break;
+    case 'K': raise(SIGKILL); break;
     case 'L': now = libraries + 1; nvtx_initialize(now); break;
     case 'C':
         DO(now->core, 12, void (*)(uint32_t, const char *), 3, word + 1);

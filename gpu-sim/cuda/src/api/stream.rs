@@ -56,7 +56,8 @@ sim_abi::api! { Some(&HOOKS), DOMAIN;
     fn cuStreamSynchronize[cbid::CU_STREAM_SYNCHRONIZE](handle: *mut c_void) {
         submit::ready()?;
         let stream = stream(handle)?;
-        if stream.capture().is_some() {
+        if let Some(capture) = stream.capture() {
+            capture.invalidate();
             return Err(status::STREAM_CAPTURE_UNSUPPORTED);
         }
         submit::synchronize(sync::STREAM, stream.context, Some(stream), None, stream.timeline.done_at());

@@ -6,7 +6,7 @@ use sim_abi::cbid::runtime as cbid;
 use sim_abi::{Status, status};
 
 use super::{DOMAIN, Handle};
-use crate::driver::{check, hooks, ready, remembered};
+use crate::driver::{Driver, check, hooks, ready, remembered};
 use crate::kernels;
 
 /// `dim3`.
@@ -100,11 +100,45 @@ sim_abi::api! { hooks(), DOMAIN;
     fn cudaStreamBeginCapture[cbid::CUDA_STREAM_BEGIN_CAPTURE](stream: Handle, mode: u32) {
         remembered(ready().and_then(|driver| check((driver.begin_capture)(stream, mode))))
     }
+    fn cudaStreamBeginCaptureToGraph[cbid::CUDA_STREAM_BEGIN_CAPTURE_TO_GRAPH](
+        stream: Handle, graph: Handle, dependencies: *const c_void, data: *const c_void, dependency_count: usize,
+        mode: u32,
+    ) {
+        let begin = |driver: &Driver| {
+            (driver.begin_capture_to)(stream, graph, dependencies, data, dependency_count, mode)
+        };
+        remembered(ready().and_then(|driver| check(begin(driver))))
+    }
     fn cudaStreamEndCapture[cbid::CUDA_STREAM_END_CAPTURE](stream: Handle, graph: *mut Handle) {
         remembered(ready().and_then(|driver| check((driver.end_capture)(stream, graph))))
     }
     fn cudaGraphInstantiate[cbid::CUDA_GRAPH_INSTANTIATE](exec: *mut Handle, graph: Handle, flags: u64) {
         remembered(ready().and_then(|driver| check((driver.instantiate)(exec, graph, flags))))
+    }
+    fn cudaGraphInstantiateWithFlags[cbid::CUDA_GRAPH_INSTANTIATE_WITH_FLAGS](
+        exec: *mut Handle, graph: Handle, flags: u64,
+    ) {
+        remembered(ready().and_then(|driver| check((driver.instantiate)(exec, graph, flags))))
+    }
+    fn cudaGraphInstantiateWithParams[cbid::CUDA_GRAPH_INSTANTIATE_WITH_PARAMS](
+        exec: *mut Handle, graph: Handle, params: Handle,
+    ) {
+        remembered(ready().and_then(|driver| check((driver.instantiate_with)(exec, graph, params))))
+    }
+    fn cudaGraphExecUpdate[cbid::CUDA_GRAPH_EXEC_UPDATE](exec: Handle, graph: Handle, result: Handle) {
+        remembered(ready().and_then(|driver| check((driver.graph_exec_update)(exec, graph, result))))
+    }
+    fn cudaGraphCreate[cbid::CUDA_GRAPH_CREATE](graph: *mut Handle, flags: u32) {
+        remembered(ready().and_then(|driver| check((driver.graph_create)(graph, flags))))
+    }
+    fn cudaGraphClone[cbid::CUDA_GRAPH_CLONE](copy: *mut Handle, graph: Handle) {
+        remembered(ready().and_then(|driver| check((driver.graph_clone)(copy, graph))))
+    }
+    fn cudaGraphAddChildGraphNode[cbid::CUDA_GRAPH_ADD_CHILD_GRAPH_NODE](
+        node: *mut Handle, graph: Handle, dependencies: *const c_void, dependency_count: usize, child: Handle,
+    ) {
+        let add = |driver: &Driver| (driver.graph_add_child)(node, graph, dependencies, dependency_count, child);
+        remembered(ready().and_then(|driver| check(add(driver))))
     }
     fn cudaGraphLaunch[cbid::CUDA_GRAPH_LAUNCH](exec: Handle, stream: Handle) {
         remembered(ready().and_then(|driver| check((driver.graph_launch)(exec, stream))))

@@ -1,0 +1,93 @@
+/* CUDA graphs, as words of a program tell it. G, E: digits, the number of a graph or of an executable.
+     gb     begins a capture              gtG    begins one into graph G       geG    ends it as graph G
+     glN    launches N kernels on the capturing stream     gm     fills memory there
+     gf     breaks the capture, and ends it without a graph
+     gnG    makes graph G without a capture    gcGH  adds graph H to G as a child   gkGH  makes graph G as a copy of H
+     giGE   instantiates G as E, gwGE with flags, gpGE with parameters, gdGE by the driver
+     guGE   updates E by G                grE    launches E                    gsE    launches it and waits
+     gxE    destroys executable E         gyG    destroys graph G */
+
+typedef struct {
+    unsigned long long flags;
+    void *upload, *error_node;
+    int result;
+} instantiate_parameters;
+
+int cudaStreamCreate(void **);
+int cudaMalloc(void **, size_t);
+int cudaMemsetAsync(void *, int, size_t, void *);
+int cudaStreamBeginCapture(void *, int);
+int cudaStreamBeginCaptureToGraph(void *, void *, const void *, const void *, size_t, int);
+int cudaStreamEndCapture(void *, void **);
+int cudaGraphCreate(void **, unsigned);
+int cudaGraphClone(void **, void *);
+int cudaGraphAddChildGraphNode(void **, void *, const void *, size_t, void *);
+int cudaGraphInstantiate(void **, void *, unsigned long long);
+int cudaGraphInstantiateWithFlags(void **, void *, unsigned long long);
+int cudaGraphInstantiateWithParams(void **, void *, instantiate_parameters *);
+int cudaGraphExecUpdate(void *, void *, void *);
+int cudaGraphLaunch(void *, void *);
+int cudaGraphExecDestroy(void *);
+int cudaGraphDestroy(void *);
+
+enum { RELAXED = 2 };
+
+static void *capturing_stream, *graphs[10], *execs[10];
+
+static void *stream(void) {
+    if (!capturing_stream)
+        check("cudaStreamCreate", cudaStreamCreate(&capturing_stream));
+    return capturing_stream;
+}
+
+static void fill(void) {
+    static void *memory;
+    if (!memory)
+        check("cudaMalloc", cudaMalloc(&memory, 64));
+    check("cudaMemsetAsync", cudaMemsetAsync(memory, 1, 64, stream()));
+}
+
+/* As a program does that links the driver: by name, so that a preloaded library may take the call. */
+static int instantiate_by_driver(void **exec, void *graph) {
+    dlopen("libcuda.so.1", RTLD_NOW | RTLD_GLOBAL);
+    int (*call)(void **, void *, unsigned long long) = dlsym(RTLD_DEFAULT, "cuGraphInstantiateWithFlags");
+    return call(exec, graph, 0);
+}
+
+static void break_capture(void) {
+    void *graph = graphs;
+    int waits = cudaStreamSynchronize(stream()), ends = cudaStreamEndCapture(stream(), &graph);
+    printf("gf %d %d %s\n", waits, ends, graph ? "a graph" : "none");
+}
+
+static void graph_word(const char *word) {
+    void **first = graphs + (word[2] - '0') % 10, **second = graphs + (word[2] ? word[3] - '0' : 0) % 10;
+    void **exec = execs + (word[2] ? word[3] - '0' : 0) % 10, **only = execs + (word[2] - '0') % 10, *node;
+    instantiate_parameters parameters = {0};
+    int status = 0;
+    switch (word[1]) {
+    case 'b': status = cudaStreamBeginCapture(stream(), RELAXED); break;
+    case 't': status = cudaStreamBeginCaptureToGraph(stream(), *first, NULL, NULL, 0, RELAXED); break;
+    case 'e': status = cudaStreamEndCapture(stream(), first); break;
+    case 'l': launch_on(stream(), atoi(word + 2)); break;
+    case 'm': fill(); break;
+    case 'f': break_capture(); break;
+    case 'n': status = cudaGraphCreate(first, 0); break;
+    case 'c': status = cudaGraphAddChildGraphNode(&node, *first, NULL, 0, *second); break;
+    case 'k': status = cudaGraphClone(first, *second); break;
+    case 'i': status = cudaGraphInstantiate(exec, *first, 0); break;
+    case 'w': status = cudaGraphInstantiateWithFlags(exec, *first, 0); break;
+    case 'p': status = cudaGraphInstantiateWithParams(exec, *first, &parameters); break;
+    case 'd': status = instantiate_by_driver(exec, *first); break;
+    case 'u': status = cudaGraphExecUpdate(*exec, *first, NULL); break;
+    case 'r': status = cudaGraphLaunch(*only, stream()); break;
+    case 's':
+        status = cudaGraphLaunch(*only, stream());
+        check("cudaStreamSynchronize", cudaStreamSynchronize(stream()));
+        break;
+    case 'x': status = cudaGraphExecDestroy(*only); break;
+    case 'y': status = cudaGraphDestroy(*first); break;
+    default: exit(96);
+    }
+    check(word, status);
+}
