@@ -1,33 +1,29 @@
-//! The columns of `kernels` that a guest leaves empty, since they need other tables: waves and occupancy need `devices`,
-//! the path of NVTX ranges needs `nvtx_ranges`.
+//! Waves and occupancy of kernels, which need the table `devices`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow_array::builder::Float64Builder;
 use arrow_array::cast::AsArray as _;
-use arrow_array::types::{Int32Type, Int64Type, UInt32Type};
+use arrow_array::types::{Int32Type, UInt32Type};
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::ArrowError;
 
 use crate::session::devices::Devices;
 use crate::session::occupancy::{Launch, Occupancy};
-use crate::session::range_paths::RangePaths;
 
 /// Fills the columns in; null where the device is not known or the launch makes no sense.
 #[derive(Debug)]
 pub(crate) struct Annotator<'a> {
     devices: &'a Devices,
-    ranges: RangePaths,
     known: HashMap<(u32, u32, Launch), Option<Occupancy>>,
 }
 
 impl<'a> Annotator<'a> {
-    /// For the kernels of one process.
-    pub(crate) fn new(devices: &'a Devices, ranges: RangePaths) -> Self {
+    /// For kernels of any process.
+    pub(crate) fn new(devices: &'a Devices) -> Self {
         Self {
             devices,
-            ranges,
             known: HashMap::new(),
         }
     }
@@ -39,20 +35,6 @@ impl<'a> Annotator<'a> {
         let mut columns = batch.columns().to_vec();
         columns[index("waves")?] = waves;
         columns[index("theoretical_occupancy_pct")?] = percent;
-        self.with_paths(&RecordBatch::try_new(batch.schema(), columns)?)
-    }
-
-    /// A batch with the paths of ranges computed anew.
-    pub(crate) fn with_paths(&self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-        if self.ranges.is_empty() {
-            return Ok(batch.clone());
-        }
-        let correlation_ids = column(batch, "correlation_id")?.as_primitive::<UInt32Type>();
-        let starts = column(batch, "start_ns")?.as_primitive::<Int64Type>();
-        let mut columns = batch.columns().to_vec();
-        let paths = self.ranges.column(correlation_ids.values(), starts.values())?;
-        columns[batch.schema_ref().index_of("nvtx_path")?] = Arc::clone(&paths);
-        columns[batch.schema_ref().index_of("launch_nvtx_path")?] = paths;
         RecordBatch::try_new(batch.schema(), columns)
     }
 

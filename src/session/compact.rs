@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use arrow_array::RecordBatch;
+use arrow_schema::ArrowError;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use parquet::errors::ParquetError;
 
@@ -14,8 +15,8 @@ use crate::schema::tables;
 use crate::session::annotate::Annotator;
 use crate::session::devices::Devices;
 use crate::session::files::{self, ProcessFolder};
+use crate::session::kernel_paths::KernelPaths;
 use crate::session::layered::LayerFiller;
-use crate::session::range_paths::RangePaths;
 use crate::session::scan::{Parts, folder_parts};
 use crate::session::sorted::SortedScan;
 use crate::session::table_writer::TableWriter;
@@ -70,6 +71,19 @@ pub(crate) fn compact(path: &Path, manifest: &mut Manifest, progress: ProgressSi
     Ok(())
 }
 
+/// Columns of one process's kernels that need other tables, or all kernels.
+struct KernelColumns<'a> {
+    annotator: Annotator<'a>,
+    paths: KernelPaths,
+    layers: LayerFiller,
+}
+
+impl KernelColumns<'_> {
+    fn fill(&mut self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+        self.layers.fill(self.paths.fill(&self.annotator.annotate(batch)?)?)
+    }
+}
+
 struct Compaction<'a> {
     session: &'a Path,
     table: &'a Table,
@@ -93,9 +107,9 @@ impl<'a> Compaction<'a> {
         let expected = parts.parts.iter().map(|part| part.rows()).sum();
         let new = self.make_work_folder(folder)?;
         let file = new.join("000001.parquet");
-        let mut annotator = self.annotator(folder)?;
+        let mut columns = self.kernel_columns(folder, &parts)?;
         let result = self
-            .write(&file, parts, annotator.as_mut(), progress)
+            .write(&file, parts, columns.as_mut(), progress)
             .and_then(|()| check_rows(&file, &folder.path, expected));
         match result.and_then(|()| exchange(&new, &folder.path)) {
             // After the exchange this is the old folder.
@@ -144,50 +158,36 @@ impl<'a> Compaction<'a> {
         Ok(new)
     }
 
-    /// What fills in the columns of `kernels` that need other tables.
-    fn annotator(&self, folder: &ProcessFolder) -> Result<Option<Annotator<'a>>, SessionError> {
+    /// What fills in the columns of `kernels` that need the whole.
+    fn kernel_columns(&self, folder: &ProcessFolder, parts: &Parts) -> Result<Option<KernelColumns<'a>>, SessionError> {
         if self.table.name != "kernels" {
             return Ok(None);
         }
-        let ranges = ProcessFolder {
-            path: self
-                .session
-                .join("nvtx_ranges")
-                .join(folder.path.file_name().unwrap_or_default()),
-            process: folder.process,
-        };
-        let paths = RangePaths::read(&ranges).map_err(SessionError::io("read", &ranges.path))?;
-        Ok(Some(Annotator::new(self.devices, paths)))
+        let paths = KernelPaths::read(self.session, folder.process).map_err(SessionError::io("read", self.session))?;
+        let layers = LayerFiller::new(parts.clone(), &paths);
+        Ok(Some(KernelColumns {
+            annotator: Annotator::new(self.devices),
+            layers: layers.map_err(SessionError::parquet(&folder.path))?,
+            paths,
+        }))
     }
 
     fn write(
         &mut self,
         path: &Path,
         parts: Parts,
-        annotator: Option<&mut Annotator<'_>>,
+        mut columns: Option<&mut KernelColumns<'_>>,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), SessionError> {
         let failed = |error: ParquetError| SessionError::parquet(path)(error);
         let schema = self.table.arrow_schema();
         let file = File::create(path).map_err(SessionError::io("create", path))?;
         let mut writer = TableWriter::new(file, schema.clone()).map_err(failed)?;
-        let mut annotator = match annotator {
-            Some(annotator) => {
-                let rows = SortedScan::new(parts.clone(), LayerFiller::columns());
-                let rows = rows.map(|batch| annotator.with_paths(&batch?));
-                let layers = LayerFiller::new(rows).map_err(|error| failed(error.into()))?;
-                Some((annotator, layers))
-            }
-            None => None,
-        };
         let mut rows = SortedScan::new(parts, schema);
         for batch in &mut rows {
             let batch: RecordBatch = batch.map_err(|error| failed(error.into()))?;
-            let batch = match &mut annotator {
-                Some((annotator, layers)) => annotator
-                    .annotate(&batch)
-                    .and_then(|batch| layers.fill(batch))
-                    .map_err(|error| failed(error.into()))?,
+            let batch = match &mut columns {
+                Some(columns) => columns.fill(&batch).map_err(|error| failed(error.into()))?,
                 None => batch,
             };
             writer.write(&batch).map_err(failed)?;

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use arrow_array::builder::StringDictionaryBuilder;
 use arrow_array::types::Int32Type;
-use arrow_schema::{ArrowError, SchemaRef};
+use arrow_schema::ArrowError;
 use parquet::errors::ParquetError;
 
 use crate::schema::manifest::{Problem, SessionState};
+use crate::session::kernel_paths::{KernelPaths, NEEDED};
 use crate::session::model_part::{Part, PathParts};
 use crate::session::scan::{Parts, wanted_schema};
 use crate::session::sorted::SortedScan;
@@ -31,17 +32,12 @@ pub(crate) struct LayerFiller {
 }
 
 impl LayerFiller {
-    /// The columns that [`LayerFiller::new`] needs.
-    pub(crate) fn columns() -> SchemaRef {
-        let columns: Vec<&str> = std::iter::once("start_ns").chain(COLUMNS).collect();
-        wanted_schema("kernels", &columns)
-    }
-
-    /// From all kernels of one process, in order of start.
-    pub(crate) fn new(batches: impl Iterator<Item = Result<RecordBatch, ArrowError>>) -> Result<Self, ArrowError> {
+    /// For the kernels of one process. What can't be read is left out here, and told by who reads them next.
+    pub(crate) fn new(parts: Parts, paths: &KernelPaths) -> Result<Self, ArrowError> {
         let mut finder = Finder::default();
-        for batch in batches {
-            finder.add(&batch?)?;
+        let columns = with_needed(&COLUMNS);
+        for batch in SortedScan::new(parts, wanted_schema("kernels", &columns)) {
+            finder.add(&paths.fill(&batch?)?)?;
         }
         Ok(Self {
             parts: PathParts::default(),
@@ -85,11 +81,23 @@ fn number(texts: &mut Vec<String>, layer: u16) -> &str {
     &texts[layer]
 }
 
-/// Kernels of one process in order of start, with their layers.
+/// These columns, and those that paths and layers need.
+fn with_needed<'a>(columns: &[&'a str]) -> Vec<&'a str> {
+    let mut all = columns.to_vec();
+    for needed in COLUMNS.iter().chain(&NEEDED).chain(&["layer", "layer_source"]) {
+        if !all.contains(needed) {
+            all.push(needed);
+        }
+    }
+    all
+}
+
+/// Kernels of one process in order of start, with their ranges and layers.
 #[derive(Debug)]
 pub struct LayeredScan {
     scan: SortedScan,
-    filler: Option<LayerFiller>,
+    /// Where the columns are not there yet.
+    fillers: Option<(KernelPaths, LayerFiller)>,
 }
 
 impl LayeredScan {
@@ -104,8 +112,8 @@ impl Iterator for LayeredScan {
 
     fn next(&mut self) -> Option<Self::Item> {
         let batch = self.scan.next()?;
-        Some(match &mut self.filler {
-            Some(filler) => batch.and_then(|batch| filler.fill(batch)),
+        Some(match &mut self.fillers {
+            Some((paths, layers)) => batch.and_then(|batch| layers.fill(paths.fill(&batch)?)),
             None => batch,
         })
     }
@@ -120,26 +128,26 @@ impl Session {
         for part in parts {
             processes.entry(part.process()).or_default().parts.push(part);
         }
-        let needed = COLUMNS.iter().chain(&["start_ns", "layer", "layer_source"]);
-        let more = needed.copied().filter(|needed| !columns.contains(needed));
-        let all: Vec<&str> = columns.iter().copied().chain(more).collect();
-        let wanted = wanted_schema("kernels", &all);
+        let wanted = wanted_schema("kernels", &with_needed(columns));
         let mut scans = Vec::new();
-        for parts in processes.into_values() {
+        for (process, parts) in processes {
             let path = parts
                 .parts
                 .first()
                 .map_or_else(|| self.path().to_owned(), |part| part.path().to_owned());
-            let filler = match self.manifest().state {
+            let fillers = match self.manifest().state {
                 SessionState::Compacted if parts.parts.iter().any(|part| part.has_layers()) => None,
-                _ => Some(
-                    LayerFiller::new(SortedScan::new(parts.clone(), LayerFiller::columns()))
-                        .map_err(|error| SessionError::parquet(&path)(ParquetError::from(error)))?,
-                ),
+                _ => {
+                    let paths = KernelPaths::read(self.path(), process);
+                    let paths = paths.map_err(SessionError::io("read", self.path()))?;
+                    let layers = LayerFiller::new(parts.clone(), &paths)
+                        .map_err(|error| SessionError::parquet(&path)(ParquetError::from(error)))?;
+                    Some((paths, layers))
+                }
             };
             scans.push(LayeredScan {
                 scan: SortedScan::new(parts, Arc::clone(&wanted)),
-                filler,
+                fillers,
             });
         }
         Ok((scans, problems))

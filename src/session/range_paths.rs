@@ -3,14 +3,14 @@
 //! CUPTI's records do not say which thread launched. So where ranges of one thread alone were open, the innermost gives
 //! the path, and where several threads had ranges open, none does.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int32Type, Int64Type, UInt32Type};
-use arrow_array::{Array as _, ArrayRef, DictionaryArray, Int32Array, RecordBatch, StringArray};
-use arrow_schema::ArrowError;
+use arrow_array::{Array as _, RecordBatch, StringArray};
 
 use crate::session::files::ProcessFolder;
+use crate::session::kernel_paths::Texts;
 use crate::session::scan::{Scan, folder_parts, wanted_schema};
 
 const COLUMNS: [&str; 6] = [
@@ -34,7 +34,6 @@ struct Step {
 /// Paths of one process's launches.
 #[derive(Debug, Default)]
 pub(crate) struct RangePaths {
-    paths: Vec<String>,
     /// In order of id.
     steps: Vec<Step>,
     /// Ids by time, to know how often the counter had wrapped.
@@ -65,12 +64,12 @@ fn unwrapped(id: u32, near: i64) -> i64 {
 
 impl RangePaths {
     /// Reads the table of one process. What can't be read of it gives no path.
-    pub(crate) fn read(folder: &ProcessFolder) -> std::io::Result<Self> {
+    pub(crate) fn read(folder: &ProcessFolder, texts: &mut Texts) -> std::io::Result<Self> {
         let columns = [&COLUMNS[..], &[KIND]].concat();
         let scan = Scan::new(folder_parts(folder)?, wanted_schema("nvtx_ranges", &columns));
         let mut rows = Rows::default();
         for batch in scan {
-            rows.add(&batch);
+            rows.add(&batch, texts);
         }
         Ok(rows.into_paths())
     }
@@ -80,40 +79,19 @@ impl RangePaths {
         self.steps.is_empty()
     }
 
-    fn find(&self, correlation_id: u32, start_ns: i64) -> Option<u32> {
+    /// The path of what a call launched.
+    pub(crate) fn find(&self, correlation_id: u32, start_ns: i64) -> Option<u32> {
         let later = self.clock.partition_point(|(time, _)| *time <= start_ns);
         let (_, near) = self.clock.get(later.saturating_sub(1))?;
         let id = unwrapped(correlation_id, *near);
         let after = self.steps.partition_point(|step| step.id < id);
         self.steps.get(after.checked_sub(1)?)?.path
     }
-
-    /// The column `nvtx_path` of a batch of kernels.
-    pub(crate) fn column(&self, correlation_ids: &[u32], starts: &[i64]) -> Result<ArrayRef, ArrowError> {
-        let mut keys: HashMap<u32, i32> = HashMap::new();
-        let mut used = Vec::new();
-        let mut key = |path: u32| {
-            *keys.entry(path).or_insert_with(|| {
-                used.push(self.paths[path as usize].as_str());
-                i32::try_from(used.len() - 1).unwrap_or(i32::MAX)
-            })
-        };
-        let launches = correlation_ids.iter().zip(starts);
-        let column: Int32Array = launches
-            .map(|(id, start)| self.find(*id, *start).map(&mut key))
-            .collect();
-        let values = std::sync::Arc::new(StringArray::from(used));
-        Ok(std::sync::Arc::new(DictionaryArray::<Int32Type>::try_new(
-            column, values,
-        )?))
-    }
 }
 
 /// What the table says, until all of it is read.
 #[derive(Debug, Default)]
 struct Rows {
-    paths: Vec<String>,
-    known: HashMap<String, u32>,
     rows: Vec<Row>,
 }
 
@@ -128,7 +106,7 @@ struct Row {
 }
 
 impl Rows {
-    fn add(&mut self, batch: &RecordBatch) {
+    fn add(&mut self, batch: &RecordBatch, known: &mut Texts) {
         let unsigned = |index: usize| batch.column(index).as_primitive::<UInt32Type>();
         let starts_ns = batch.column(0).as_primitive::<Int64Type>();
         let (starts, ends, threads, depths) = (unsigned(1), unsigned(2), unsigned(3), unsigned(4));
@@ -144,22 +122,13 @@ impl Rows {
             let Some(path) = path.filter(|_| kind != Some("mark") && starts.is_valid(row) && ends.is_valid(row)) else {
                 continue;
             };
-            let path = match self.known.get(path) {
-                Some(known) => *known,
-                None => {
-                    let number = u32::try_from(self.paths.len()).unwrap_or(u32::MAX);
-                    self.paths.push(path.to_owned());
-                    self.known.insert(path.to_owned(), number);
-                    number
-                }
-            };
             self.rows.push(Row {
                 start_ns: starts_ns.value(row),
                 start: starts.value(row),
                 end: ends.value(row),
                 thread_id: threads.value(row),
                 depth: depths.value(row),
-                path,
+                path: known.number(path),
             });
         }
     }
@@ -185,7 +154,6 @@ impl Rows {
             .collect();
         RangePaths {
             steps: steps(&intervals),
-            paths: self.paths,
             clock,
         }
     }
@@ -235,25 +203,24 @@ fn steps(intervals: &[Interval]) -> Vec<Step> {
 mod tests {
     use super::*;
 
-    fn paths(rows: &[(u32, u32, u32, u32, &str)]) -> RangePaths {
-        let mut all = Rows::default();
+    fn paths(rows: &[(u32, u32, u32, u32, &str)]) -> (RangePaths, Texts) {
+        let (mut all, mut texts) = (Rows::default(), Texts::default());
         for (number, (start, end, thread_id, depth, path)) in rows.iter().enumerate() {
-            all.paths.push((*path).to_owned());
             all.rows.push(Row {
                 start_ns: i64::try_from(number).unwrap() * 10,
                 start: *start,
                 end: *end,
                 thread_id: *thread_id,
                 depth: *depth,
-                path: u32::try_from(number).unwrap(),
+                path: texts.number(path),
             });
         }
-        all.into_paths()
+        (all.into_paths(), texts)
     }
 
-    fn found(paths: &RangePaths, ids: &[u32]) -> Vec<String> {
+    fn found((paths, texts): &(RangePaths, Texts), ids: &[u32]) -> Vec<String> {
         let ids = ids.iter().map(|id| paths.find(*id, 1_000));
-        ids.map(|path| path.map_or("-".to_owned(), |path| paths.paths[path as usize].clone()))
+        ids.map(|path| path.map_or("-", |path| texts.get(path)).to_owned())
             .collect()
     }
 
@@ -281,7 +248,7 @@ mod tests {
 
     #[test]
     fn a_range_that_launched_nothing_is_none() {
-        assert!(paths(&[(10, 10, 1, 0, "a")]).is_empty());
+        assert!(paths(&[(10, 10, 1, 0, "a")]).0.is_empty());
         assert_eq!(found(&paths(&[]), &[1]), ["-"]);
     }
 

@@ -9,6 +9,7 @@ mod disk;
 mod ends;
 mod faults;
 mod gates;
+mod graphs;
 mod host;
 mod hosts;
 mod layouts;

@@ -316,7 +316,11 @@ impl GraphExec {
 fn schedule(exec: u32, source: &[(&'static Node, usize, Op)]) -> Replay {
     let mut length_ns = 0;
     let ops = source.iter().enumerate().map(|(index, (_, number, op))| {
-        let offset_ns = if index == 0 { 0 } else { length_ns + scaled(GRAPH_GAP_NS) };
+        let offset_ns = if index == 0 {
+            0
+        } else {
+            length_ns + scaled(GRAPH_GAP_NS)
+        };
         length_ns = offset_ns + op.duration_ns;
         Op {
             offset_ns,
@@ -382,7 +386,8 @@ mod tests {
 
     fn numbers(exec: &GraphExec) -> Vec<(u64, u64)> {
         let ops = exec.replay().ops.iter();
-        ops.map(|op| (op.duration_ns, op.graph_node & u64::from(u32::MAX))).collect()
+        ops.map(|op| (op.duration_ns, op.graph_node & u64::from(u32::MAX)))
+            .collect()
     }
 
     #[test]

@@ -297,7 +297,7 @@ impl Stack {
     /// Path of the innermost range.
     pub(crate) fn innermost(&mut self) -> Option<Arc<str>> {
         let last = self.frames.len().checked_sub(1)?;
-        self.path(last).map(|path| path.text)
+        self.path(last).map(|path| Arc::from(path.text()))
     }
 
     /// Name of an open range.
