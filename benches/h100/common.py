@@ -206,6 +206,8 @@ ROWS_OF = (
     "synchronizations",
     "api_calls",
     "overheads",
+    "nvtx_ranges",
+    "graph_ranges",
     "windows",
     "devices",
     "contexts",

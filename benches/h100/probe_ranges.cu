@@ -166,6 +166,48 @@ static void node_ids() {
     show_nodes("parent of one and two", parent);
     show_replay("of the parent", instantiate(parent));
 
+    // A child with a child of its own before another: whose nodes come first? The phases tell, and an update keeps them.
+    auto nested = [&](int phase) {
+        cudaGraph_t outer = capture(4, phase), inner = capture(2, phase + 10), last = capture(3, phase + 20), top;
+        cudaGraphNode_t inner_node, outer_node, last_node;
+        CUDA(cudaGraphAddChildGraphNode(&inner_node, outer, nullptr, 0, inner));
+        CUDA(cudaGraphCreate(&top, 0));
+        CUDA(cudaGraphAddChildGraphNode(&outer_node, top, nullptr, 0, outer));
+        CUDA(cudaGraphAddChildGraphNode(&last_node, top, &outer_node, 1, last));
+        return top;
+    };
+    cudaGraph_t top = nested(100);
+    cudaGraphExec_t of_top = instantiate(top);
+    show_nodes("top of a nested child and another", top);
+    show_replay("nested", of_top);
+    cudaGraphExecUpdateResultInfo nested_update;
+    printf("{\"q\":\"node_ids\",\"nested_update\":%d}\n", (int)cudaGraphExecUpdate(of_top, nested(200), &nested_update));
+    show_replay("nested, updated", of_top);
+    cudaGraph_t nested_clone;
+    CUDA(cudaGraphClone(&nested_clone, top));
+    show_replay("clone of nested", instantiate(nested_clone));
+
+    // A graph launched within a capture becomes a child graph between the other nodes.
+    cudaGraph_t launching;
+    CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    tiny<<<300, 32, 0, stream>>>(data);
+    cudaError_t launched_within = cudaGraphLaunch(second, stream);
+    tiny<<<301, 32, 0, stream>>>(data);
+    cudaError_t ended = cudaStreamEndCapture(stream, &launching);
+    printf("{\"q\":\"node_ids\",\"launched_within\":%d,\"ended\":%d}\n", (int)launched_within, (int)ended);
+    if (ended == cudaSuccess) {
+        show_nodes("launching another", launching);
+        show_replay("launching another", instantiate(launching));
+    }
+
+    // The driver's own id of an executable, from 13.1 on: is it the one in the records?
+    auto *exec_id = (CUresult (*)(CUgraphExec, unsigned *))dlsym(dlopen("libcuda.so.1", RTLD_LAZY), "cuGraphExecGetId");
+    unsigned by_driver = 0;
+    uint32_t by_cupti = 0;
+    int asked = exec_id ? (int)exec_id((CUgraphExec)of_top, &by_driver) : -1;
+    CUPTI(cuptiGetGraphExecId((CUgraphExec)of_top, &by_cupti));
+    printf("{\"q\":\"node_ids\",\"cuGraphExecGetId\":%d,\"by_driver\":%u,\"by_cupti\":%u}\n", asked, by_driver, by_cupti);
+
     cudaGraph_t after = capture(8, 90);  // captured while attached
     show_nodes("captured while attached", after);
     show_replay("captured while attached", instantiate(after));

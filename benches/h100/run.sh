@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# One stage of the measurements on a GPU machine: bash benches/h100/run.sh probe|ranges|capture|overhead
+# One stage of the measurements on a GPU machine: bash benches/h100/run.sh probe|ranges|capture|overhead|layers
 #
 # Builds the C parts against the machine's own CUPTI, writes what the machine is into environment.json, and leaves
 # the results in $OUT (default: target/h100). The colonel binaries are looked for in carry/bin, then target/release.
 set -uo pipefail
-stage=${1:?usage: run.sh probe|ranges|capture|overhead}
+stage=${1:?usage: run.sh probe|ranges|capture|overhead|layers}
 shift
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -64,6 +64,6 @@ ranges)
     tail -n +2 "$out/ranges.jsonl"
     ;;
 probe) "$python" "$here/probe.py" "$build" "$out" ;;
-capture | overhead) "$python" "$here/$stage.py" --build "$build" --out "$out" --root "$root" --libcupti "$lib" "$@" ;;
-*) echo "run.sh: unknown stage \`$stage\`, expected probe, ranges, capture or overhead"; exit 2 ;;
+capture | overhead | layers) "$python" "$here/$stage.py" --build "$build" --out "$out" --root "$root" --libcupti "$lib" "$@" ;;
+*) echo "run.sh: unknown stage \`$stage\`, expected probe, ranges, capture, overhead or layers"; exit 2 ;;
 esac
