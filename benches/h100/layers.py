@@ -1,7 +1,7 @@
 """Do kernels get the NVTX ranges that they lie in, and what does it cost? Called by run.sh.
 
-ranges    ranged.py --record under `colonel run --gate profiler --trace nvtx`: in each window each kernel's `nvtx_path` and
-          `launch_nvtx_path` must be the known ones, in the known order
+ranges    ranged.py --record under `colonel run --gate profiler --trace nvtx`: in each window the `nvtx_path` and the
+          `launch_nvtx_path` of each kernel must be the known ones, in the known order
 cost      ranged.py --serve, unprofiled and armed with NVTX, side by side: the two take turns in an order drawn anew
           every round; then two new ones. Ratios as in overhead.py
 """
@@ -36,10 +36,15 @@ STEPS = {
 AIMS = {"graph": 1.005, "graph, plain capture": 1.005, "eager": 1.005}
 
 
-def differences(found: list[str | None], wanted: list[str]) -> dict:
+def texts(column) -> list[str]:
+    """A column's texts, empty for null."""
+    return column.astype(object).where(column.notna(), "").tolist()
+
+
+def differences(found: list[str], wanted: list[str]) -> dict:
     """How many are as wanted, and the first that are not."""
     pairs = list(zip(found, wanted, strict=False))
-    wrong = [(at, *pair) for at, pair in enumerate(pairs) if (pair[0] or "") != pair[1]]
+    wrong = [(at, *pair) for at, pair in enumerate(pairs) if pair[0] != pair[1]]
     return {
         "kernels": len(found),
         "wanted": len(wanted),
@@ -61,14 +66,11 @@ def ranges(colonel: Colonel) -> dict:
         rows = kernels[kernels["window"] == number]
         paths = window["paths"] * window["steps"]
         found = {
-            "captured": differences(
-                rows["nvtx_path"].astype(object).where(rows["nvtx_path"].notna(), None).tolist(), paths
-            ),
+            "captured": differences(texts(rows["nvtx_path"]), paths),
             "graphs": int(rows["graph_id"].nunique()),
         }
         if window["launched_in"]:
-            launches = rows["launch_nvtx_path"].astype(object).where(rows["launch_nvtx_path"].notna(), None).tolist()
-            found["launched"] = differences(launches, [window["launched_in"]] * len(paths))
+            found["launched"] = differences(texts(rows["launch_nvtx_path"]), [window["launched_in"]] * len(paths))
         windows[window["way"]] = found
     checks = [found[key]["exact"] for found in windows.values() for key in ("captured", "launched") if key in found]
     figures |= session.figures() | {

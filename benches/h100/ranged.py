@@ -69,9 +69,9 @@ class Model:
         for number in range(LAYERS):
             self.layer(number)
 
-    def forward_in(self, ranges: int) -> None:
-        """The same kernels, in so many ranges that follow each other."""
-        each = KERNELS // ranges if ranges else KERNELS
+    def run_in(self, ranges: int, kernels: int) -> None:
+        """So many kernels in so many ranges that follow each other."""
+        each = kernels // ranges if ranges else kernels
         for number in range(max(1, ranges)):
             if ranges:
                 nvtx.range_push("part")
@@ -151,15 +151,16 @@ class Timed:
 
     def __init__(self) -> None:
         self.model = Model()
-        self.plain = captured(lambda: self.model.forward_in(0))[0]
+        self.side = torch.cuda.Stream()
+        self.plain = captured(lambda: self.model.run_in(0, KERNELS))[0]
         # Its capture is in ranges, so that an armed process keeps them.
         self.ranged = captured(self.model.forward)[0]
         self.modes: dict[str, Callable[[], object]] = {
             "graph": self.ranged.replay,
             "graph, plain capture": self.plain.replay,
             "graph, 24 ranges": self.graph_in_ranges,
-            "eager": lambda: self.model.forward_in(0),
-            "eager, 24 ranges": lambda: self.model.forward_in(RANGES_A_STEP),
+            "eager": lambda: self.model.run_in(0, KERNELS),
+            "eager, 24 ranges": lambda: self.model.run_in(RANGES_A_STEP, KERNELS),
             "pair": self.pairs,
             "capture": lambda: self.capture(0),
             "capture, 500 ranges": lambda: self.capture(500),
@@ -180,17 +181,12 @@ class Timed:
             pop()
 
     def capture(self, ranges: int) -> None:
-        each = BIG_GRAPH // ranges if ranges else BIG_GRAPH
-
-        def work() -> None:
-            for number in range(max(1, ranges)):
-                if ranges:
-                    nvtx.range_push("part")
-                self.model.run(each, number * each)
-                if ranges:
-                    nvtx.range_pop()
-
-        captured(work)
+        """Begin, nodes, end and instantiation, without the collection of garbage that torch.cuda.graph begins with."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.stream(self.side):
+            graph.capture_begin()
+            self.model.run_in(ranges, BIG_GRAPH)
+            graph.capture_end()
 
     def block(self, mode: str, steps: int) -> float:
         step, times = self.modes[mode], []
