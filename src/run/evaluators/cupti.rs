@@ -48,6 +48,7 @@ impl Evaluator for CuptiEvaluator {
         environment.prepend(LD_PRELOAD, &guest, inherited);
         if wants_nvtx(settings) || annotates_vllm(environment, inherited) {
             environment.set(NVTX_INJECTION, &guest);
+            environment.set(variables::TRACE, with_nvtx(environment.get(variables::TRACE)));
             environment.set_or_remove(variables::NVTX_CHAIN, other_nvtx(inherited));
         } else if inherited(variables::SESSION).is_some() {
             environment.set_or_remove(NVTX_INJECTION, inherited(variables::NVTX_CHAIN));
@@ -71,6 +72,14 @@ impl Evaluator for CuptiEvaluator {
 /// Only where it is asked for: each push and pop of the program would go through the guest.
 fn wants_nvtx(settings: &Settings) -> bool {
     settings.trace.contains(&Trace::Nvtx) || matches!(settings.gate, Gate::Nvtx(_))
+}
+
+/// What the guest is to record, with ranges among it: it also looks at how graphs are captured then.
+fn with_nvtx(kinds: Option<&OsStr>) -> OsString {
+    let kinds = kinds.unwrap_or_default().to_string_lossy();
+    let nvtx = Trace::Nvtx.name();
+    let others = kinds.split(',').filter(|kind| !kind.is_empty() && *kind != nvtx);
+    others.chain([nvtx]).collect::<Vec<_>>().join(",").into()
 }
 
 /// Whether colonel's own ranges in vLLM are wanted: by the flavor, or by the user.
@@ -107,6 +116,13 @@ mod tests {
         }
         environment.set(variables::VLLM_ENABLE_NVTX, "1");
         assert!(annotates_vllm(&environment, &|_| None));
+    }
+
+    #[test]
+    fn the_guest_is_told_of_ranges_whoever_wants_them() {
+        assert_eq!(with_nvtx(None), "nvtx");
+        assert_eq!(with_nvtx(Some(OsStr::new("api"))), "api,nvtx");
+        assert_eq!(with_nvtx(Some(OsStr::new("nvtx,api"))), "api,nvtx");
     }
 
     #[test]
