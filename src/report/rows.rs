@@ -72,7 +72,7 @@ mod tests {
             texts(["a_kernel_with_a_very_long_name", "7"]),
             texts(["short\n", "NULL"]),
         ];
-        let expected = "name               kernels\na_kernel_…ng_name        7\nshort?                NULL\n";
+        let expected = "name               kernels\na_kernel_wi…_name        7\nshort?                NULL\n";
         assert_eq!(rows_table(&heads, &rows, 28), expected);
         assert_eq!(rows_table(&heads, &[], 80), "name  kernels\n");
     }
