@@ -6,7 +6,7 @@ VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
 BIN := target/release
 
-.PHONY: demo test lint bench build python wheels clean-sessions
+.PHONY: demo test traces lint bench build python wheels clean-sessions
 
 # A CUDA workload on a machine with a GPU, the same path under gpu-sim elsewhere.
 demo: build
@@ -30,6 +30,14 @@ lint: python
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# HolisticTraceAnalysis and Perfetto's own definitions read what `colonel export` writes. Apart from `make test`, for the
+# packages' size.
+traces:
+	$(CARGO) build --workspace
+	$(PYTHON) -m venv .venv-traces
+	.venv-traces/bin/python -m pip install --quiet --disable-pip-version-check -r tests/python/traces/requirements.txt
+	COLONEL_BIN=$(CURDIR)/target/debug/colonel .venv-traces/bin/python -m pytest -q tests/python/traces
 
 # Records a second and core, bytes a kernel; nanoseconds of an NVTX call in an armed process.
 bench:

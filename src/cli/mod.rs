@@ -4,6 +4,7 @@ pub mod config;
 pub mod control;
 pub mod doctor;
 mod error;
+pub mod export;
 pub mod knobs;
 pub mod list;
 mod output;
@@ -43,6 +44,7 @@ enum Command {
     Show(show::Args),
     Query(query::Args),
     Tables(tables::Args),
+    Export(export::Args),
     Rm(rm::Args),
     Doctor(doctor::Args),
     Config(config::Args),
@@ -70,6 +72,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Show(args) => show::run(&args),
         Command::Query(args) => query::run(&args),
         Command::Tables(args) => tables::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Rm(args) => rm::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Config(args) => config::run(&args),

@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use arrow_array::builder::StringDictionaryBuilder;
+use arrow_array::cast::AsArray as _;
 use arrow_array::types::{ArrowPrimitiveType, Float64Type, Int32Type, Int64Type, UInt32Type, UInt64Type};
-use arrow_array::{ArrayRef, BooleanArray, PrimitiveArray};
+use arrow_array::{Array as _, ArrayRef, BooleanArray, PrimitiveArray, RecordBatch};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 
 /// One column of a table: what the writer writes and the reader expects.
@@ -87,6 +88,11 @@ pub trait Kind {
     fn push(buffer: &mut Self::Buffer, value: Self::Value<'_>);
     /// Takes what was collected, leaving the buffer empty.
     fn finish(buffer: &mut Self::Buffer) -> ArrayRef;
+    /// The value of a row. Null reads as zero or no text where the kind takes no nulls: an older file lacks the column.
+    ///
+    /// # Panics
+    /// On a column of another type.
+    fn get(column: &ArrayRef, row: usize) -> Self::Value<'_>;
 }
 
 /// A number that is always there.
@@ -110,6 +116,9 @@ impl<T: ArrowPrimitiveType> Kind for Number<T> {
     fn finish(buffer: &mut Self::Buffer) -> ArrayRef {
         Arc::new(PrimitiveArray::<T>::from_iter_values(std::mem::take(buffer)))
     }
+    fn get(column: &ArrayRef, row: usize) -> T::Native {
+        column.as_primitive::<T>().value(row)
+    }
 }
 
 impl<T: ArrowPrimitiveType> Kind for MaybeNumber<T> {
@@ -124,6 +133,9 @@ impl<T: ArrowPrimitiveType> Kind for MaybeNumber<T> {
     }
     fn finish(buffer: &mut Self::Buffer) -> ArrayRef {
         Arc::new(PrimitiveArray::<T>::from_iter(std::mem::take(buffer)))
+    }
+    fn get(column: &ArrayRef, row: usize) -> Option<T::Native> {
+        column.is_valid(row).then(|| column.as_primitive::<T>().value(row))
     }
 }
 
@@ -168,6 +180,9 @@ impl Kind for Text {
     fn finish(buffer: &mut Self::Buffer) -> ArrayRef {
         Arc::new(buffer.builder().finish())
     }
+    fn get(column: &ArrayRef, row: usize) -> &str {
+        MaybeText::get(column, row).unwrap_or_default()
+    }
 }
 
 impl Kind for MaybeText {
@@ -182,6 +197,10 @@ impl Kind for MaybeText {
     }
     fn finish(buffer: &mut Self::Buffer) -> ArrayRef {
         Arc::new(buffer.builder().finish())
+    }
+    fn get(column: &ArrayRef, row: usize) -> Option<&str> {
+        let texts = column.as_dictionary::<Int32Type>();
+        Some(texts.values().as_string::<i32>().value(texts.key(row)?))
     }
 }
 
@@ -201,6 +220,9 @@ impl Kind for MaybeFlag {
     }
     fn finish(buffer: &mut Self::Buffer) -> ArrayRef {
         Arc::new(BooleanArray::from(std::mem::take(buffer)))
+    }
+    fn get(column: &ArrayRef, row: usize) -> Option<bool> {
+        column.is_valid(row).then(|| column.as_boolean().value(row))
     }
 }
 
@@ -244,4 +266,6 @@ pub trait TableBuilder: Default {
     }
     /// Takes the rows as Arrow columns in the order of the definition.
     fn finish(&mut self) -> Vec<ArrayRef>;
+    /// A row of a batch that has the columns of the definition, in its order.
+    fn row(batch: &RecordBatch, row: usize) -> Self::Row<'_>;
 }

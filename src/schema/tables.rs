@@ -5,7 +5,12 @@
 
 use crate::schema::columns::kinds::*;
 use crate::schema::columns::{Column, Kind, Table, TableBuilder};
-use arrow_array::ArrayRef;
+use arrow_array::{ArrayRef, RecordBatch};
+
+/// The reader asked for fewer columns than it wants to see.
+fn no_column(table: &str) -> ! {
+    panic!("the batch lacks columns of `{table}`")
+}
 
 macro_rules! tables {
     ($(
@@ -54,6 +59,11 @@ macro_rules! tables {
                 fn finish(&mut self) -> Vec<ArrayRef> {
                     self.rows = 0;
                     vec![ $( <$kind as Kind>::finish(&mut self.$column), )* ]
+                }
+                fn row(batch: &RecordBatch, row: usize) -> $Row<'_> {
+                    let mut columns = batch.columns().iter();
+                    let mut next = || columns.next().unwrap_or_else(|| no_column(stringify!($table)));
+                    $Row { $( $column: <$kind as Kind>::get(next(), row), )* }
                 }
             }
         )*
