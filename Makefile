@@ -6,7 +6,7 @@ VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
 BIN := target/release
 
-.PHONY: demo test traces lint bench build python wheels clean-sessions
+.PHONY: demo test test-tools lint bench build python wheels clean-sessions
 
 # A CUDA workload on a machine with a GPU, the same path under gpu-sim elsewhere.
 demo: build
@@ -31,13 +31,13 @@ lint: python
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-# HolisticTraceAnalysis and Perfetto's own definitions read what `colonel export` writes. Apart from `make test`, for the
-# packages' size.
-traces:
+# HolisticTraceAnalysis and Perfetto's own definitions read what `colonel export` writes, and sessions are opened from
+# an S3 server. Apart from `make test`, for the packages' size.
+test-tools:
 	$(CARGO) build --workspace
-	$(PYTHON) -m venv .venv-traces
-	.venv-traces/bin/python -m pip install --quiet --disable-pip-version-check -r tests/python/traces/requirements.txt
-	COLONEL_BIN=$(CURDIR)/target/debug/colonel .venv-traces/bin/python -m pytest -q tests/python/traces
+	$(PYTHON) -m venv .venv-tools
+	.venv-tools/bin/python -m pip install --quiet --disable-pip-version-check -r tests/python/tools/requirements.txt
+	COLONEL_BIN=$(CURDIR)/target/debug/colonel .venv-tools/bin/python -m pytest -q tests/python/tools
 
 # Records a second and core, bytes a kernel; nanoseconds of an NVTX call in an armed process.
 bench:

@@ -6,6 +6,7 @@ is finding sessions, and choosing rows by window.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from colonel.errors import NoSessionError, SessionNotFoundError, SessionReadError
-from colonel.processes import process_files
+from colonel.folders import Folder, LocalFolder, RemoteFolder, is_url
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -52,15 +53,20 @@ class Window:
 class Session:
     """A session's folder, of this machine or another, whole or cut off."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Opens the session in the folder `path`.
+    def __init__(self, path: str | os.PathLike[str], filesystem: Any = None) -> None:
+        """Opens the session in the folder `path`, which may be a URL of object storage, such as `s3://…`.
+
+        Args:
+            path: The folder.
+            filesystem: One of pyarrow's, for a URL: where its endpoint or credentials are neither in the URL nor in the
+                environment.
 
         Raises:
             SessionNotFoundError: it is no session's folder.
             SessionReadError: it can't be read, or is of a newer format.
         """
-        self.path = Path(path)
-        self.id = self.path.resolve().name
+        self._folder = _folder(os.fspath(path), filesystem)
+        self.id = self._folder.name
         major = self.manifest.get("format", {}).get("major", 0)
         if major > FORMAT_MAJOR:
             raise SessionReadError(
@@ -68,24 +74,35 @@ class Session:
             )
 
     def __repr__(self) -> str:
-        return f"colonel.Session({str(self.path)!r})"
+        return f"colonel.Session({str(self._folder)!r})"
+
+    @property
+    def path(self) -> Path:
+        """The folder, of a session on this machine."""
+        if not isinstance(self._folder, LocalFolder):
+            raise SessionReadError(f"session `{self.id}` is not on this machine but in `{self._folder}`")
+        return self._folder.path
 
     @property
     def manifest(self) -> dict[str, Any]:
         """`session.json` as it is now; docs/schema.md lists its fields."""
-        file = self.path / SESSION_FILE
         try:
-            manifest: dict[str, Any] = json.loads(file.read_text())
+            manifest: dict[str, Any] = json.loads(self._folder.read(SESSION_FILE))
         except FileNotFoundError:
-            raise SessionNotFoundError(f"`{self.path}` is no session: it has no {SESSION_FILE}") from None
+            raise SessionNotFoundError(f"`{self._folder}` is no session: it has no {SESSION_FILE}") from None
         except (OSError, ValueError) as error:
-            raise SessionReadError(f"`{file}` can't be read: {error}") from error
+            raise SessionReadError(f"`{self._folder}/{SESSION_FILE}` can't be read: {error}") from error
         return manifest
 
     @property
     def processes(self) -> list[dict[str, Any]]:
         """The captured processes as their guests describe them now."""
-        return list(process_files(self.path))
+        described = []
+        for name in self._files("processes", ".json"):
+            # One may be just being replaced.
+            with contextlib.suppress(OSError, ValueError):
+                described.append(json.loads(self._folder.read(name)))
+        return described
 
     @property
     def windows(self) -> list[Window]:
@@ -143,16 +160,19 @@ class Session:
         return self.table("kernels", columns, window=window, pid=pid)
 
     def _dataset(self, table: str) -> ds.Dataset:
-        import pyarrow.dataset as ds
-
-        files = [str(file) for file in sorted((self.path / table).glob("**/*.parquet")) if file.name[0] != "."]
+        files = self._files(table, ".parquet")
         if not files:
-            folders = sorted(file.parent.relative_to(self.path).parts[0] for file in self.path.glob("*/**/*.parquet"))
+            folders = [name.partition("/")[0] for name in self._files("", ".parquet")]
             there = ", ".join(dict.fromkeys(folders)) or "none"
             raise SessionReadError(
                 f"session `{self.id}` has no table `{table}`, or nothing was recorded in it yet; it has: {there}"
             )
-        return self._read(table, lambda: ds.dataset(files, format="parquet"))
+        return self._read(table, lambda: self._folder.dataset(files))
+
+    def _files(self, below: str, ending: str) -> list[str]:
+        """Names with a dot in front are unfinished."""
+        names = self._folder.files(below)
+        return [name for name in names if name.endswith(ending) and "." not in (part[0] for part in name.split("/"))]
 
     def _read(self, table: str, read: Callable[[], Read]) -> Read:
         """What can't be read is ours to explain."""
@@ -194,12 +214,13 @@ class Session:
         return [window for window in windows if any(named.holds(window) for named in outer)]
 
 
-def open(session: str | os.PathLike[str] | None = None) -> Session:
+def open(session: str | os.PathLike[str] | None = None, filesystem: Any = None) -> Session:
     """Opens a session.
 
     Args:
-        session: An id or a unique prefix of one, `latest`, or a session's folder; by default the session that this
-            process is recorded in.
+        session: An id or a unique prefix of one, `latest`, a session's folder, or the URL of one in object storage
+            (`s3://bucket/sessions/5e27fc0e`); by default the session that this process is recorded in.
+        filesystem: For a URL, see `Session`.
 
     Raises:
         NoSessionError: no session is given and this process is in none.
@@ -208,10 +229,21 @@ def open(session: str | os.PathLike[str] | None = None) -> Session:
     """
     if session is None:
         return own_session()
-    path = Path(session)
-    if (path / SESSION_FILE).is_file():
-        return Session(path)
-    return Session(_find(sessions_dir(), str(session)))
+    place = os.fspath(session)
+    if is_url(place) or (Path(place) / SESSION_FILE).is_file():
+        return Session(place, filesystem)
+    return Session(_find(sessions_dir(), place))
+
+
+def _folder(place: str, filesystem: Any) -> Folder:
+    if not is_url(place):
+        return LocalFolder(Path(place))
+    import pyarrow as pa
+
+    try:
+        return RemoteFolder(place, filesystem)
+    except (pa.ArrowException, OSError) as error:
+        raise SessionReadError(f"`{place}` can't be opened: {error}") from error
 
 
 def own_session() -> Session:

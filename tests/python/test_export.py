@@ -87,7 +87,7 @@ def test_csv_and_arrow(session: Path, kernels: Totals, tmp_path: Path) -> None: 
 
 
 def test_perfetto_is_written(session: Path, kernels: Totals, tmp_path: Path) -> None:  # noqa: F811
-    """What is in it is tested by `make traces`, with Perfetto's own definitions."""
+    """What is in it is tested by `make test-tools`, with Perfetto's own definitions."""
     file = export(session, tmp_path / "trace", "--format", "perfetto")
     content = file.read_bytes()
     assert all(name.encode() in content for name in kernels)

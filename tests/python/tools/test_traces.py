@@ -1,4 +1,4 @@
-"""HolisticTraceAnalysis loads the Chrome export, and Perfetto's own definitions read the native one: `make traces`.
+"""HolisticTraceAnalysis loads the Chrome export, and Perfetto's own definitions read the native one: `make test-tools`.
 
 Apart from the other tests, since HolisticTraceAnalysis brings a gigabyte of plotting packages. COLONEL_BIN names the
 program.
