@@ -5,6 +5,7 @@ pub mod control;
 pub mod doctor;
 mod error;
 pub mod export;
+pub mod import;
 pub mod knobs;
 pub mod list;
 mod output;
@@ -45,6 +46,7 @@ enum Command {
     Query(query::Args),
     Tables(tables::Args),
     Export(export::Args),
+    Import(import::Args),
     Rm(rm::Args),
     Doctor(doctor::Args),
     Config(config::Args),
@@ -73,6 +75,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Query(args) => query::run(&args),
         Command::Tables(args) => tables::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Rm(args) => rm::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Config(args) => config::run(&args),

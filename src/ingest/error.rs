@@ -47,6 +47,17 @@ pub enum IngestError {
         /// What is wrong with it.
         reason: String,
     },
+    /// It is not a trace of Kineto.
+    #[error(
+        "`{}` is no trace of Kineto, torch's profiler: {reason}; `torch.profiler` writes one with `export_chrome_trace`",
+        .path.display()
+    )]
+    NotKineto {
+        /// File.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The session could not be written.
     #[error(transparent)]
     Session(#[from] SessionError),

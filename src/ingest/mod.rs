@@ -1,10 +1,11 @@
-//! What other profilers recorded, put into a session's own tables: reports of nsys that were exported to SQLite, and the
-//! raw page of ncu.
+//! What other profilers recorded, put into a session's own tables: reports of nsys that were exported to SQLite, the raw
+//! page of ncu, and traces of Kineto.
 //!
 //! An [`Ingest`] writes what a guest would have written, and nothing else: `session.json` is the caller's, who seals the
 //! session afterwards.
 
 mod error;
+mod kineto;
 pub mod ncu;
 mod nsys;
 
