@@ -53,7 +53,6 @@ fn write_guest(session: &Path, pid: u32) {
             700,
         );
         row.correlation_id = correlation_id;
-        row.layer = Some("3");
         kernels.push(row);
         calls.push(ApiCallRow {
             pid,
@@ -223,7 +222,6 @@ fn chrome_has_the_fields_of_kineto() {
     );
     assert_eq!(args["grid"], serde_json::json!([128, 1, 1]));
     assert_eq!(args["warps per SM"], 7.757576);
-    assert_eq!(args["layer"], "3");
     assert_eq!(of("cat", "gpu_memcpy")[0]["name"], "Memcpy HtoD (Pinned -> Device)");
     assert_eq!(of("cat", "gpu_memcpy")[0]["args"]["memory bandwidth (GB/s)"], 4.0);
     let calls = of("cat", "cuda_runtime");

@@ -168,6 +168,7 @@ impl<'a> Collected<'a> {
                 .and_then(|value| i32::try_from(value).ok()),
             window: self.window,
             nvtx_path: None,
+            launch_nvtx_path: None,
             layer: None,
             layer_source: None,
             waves: None,
