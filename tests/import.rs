@@ -84,8 +84,10 @@ fn batches<B: colonel::schema::columns::TableBuilder>(session: &Session) -> Vec<
     session.scan(table.name, &columns).unwrap().collect()
 }
 
-/// Every kernel, as far as all formats know it.
-fn kernels(session: &Session) -> Vec<(u32, String, i64, i64, [u32; 4], [i32; 6], Option<u64>)> {
+/// A kernel, as far as all formats know it: whose, what, when, the ids of where, the shape, the node.
+type Kernel = (u32, String, [i64; 2], [u32; 4], [i32; 6], Option<u64>);
+
+fn kernels(session: &Session) -> Vec<Kernel> {
     let mut kernels = Vec::new();
     for batch in batches::<KernelsBuilder>(session) {
         for index in 0..batch.num_rows() {
@@ -102,8 +104,7 @@ fn kernels(session: &Session) -> Vec<(u32, String, i64, i64, [u32; 4], [i32; 6],
             kernels.push((
                 row.pid,
                 row.name.to_owned(),
-                row.start_ns,
-                row.end_ns,
+                [row.start_ns, row.end_ns],
                 ids,
                 shape,
                 row.graph_node_id,
