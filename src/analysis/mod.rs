@@ -6,6 +6,7 @@
 
 mod classes;
 mod columns;
+mod compare;
 mod durations;
 mod frames;
 mod idle;
@@ -17,6 +18,7 @@ mod steps;
 mod summary;
 mod transfers;
 
+pub use compare::{ComparedKernel, Comparison, Cost, Launches};
 pub use durations::{DurationCounts, DurationStats};
 pub use idle::DeviceTime;
 pub use kernels::{KernelFold, KernelGroup, LaunchShape};

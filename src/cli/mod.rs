@@ -1,5 +1,6 @@
 //! The command line: one file a command, arguments and messages, no logic.
 
+pub mod compare;
 pub mod config;
 pub mod control;
 pub mod doctor;
@@ -43,6 +44,7 @@ enum Command {
     Status(control::StatusArgs),
     List(list::Args),
     Show(show::Args),
+    Compare(compare::Args),
     Query(query::Args),
     Tables(tables::Args),
     Export(export::Args),
@@ -72,6 +74,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::List(args) => list::run(&args),
         Command::Show(args) => show::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Query(args) => query::run(&args),
         Command::Tables(args) => tables::run(&args),
         Command::Export(args) => export::run(&args),

@@ -1,6 +1,7 @@
 //! What people and machines read: terminal tables and JSON.
 
 mod by;
+mod compare;
 mod list;
 mod names;
 mod rows;
@@ -9,6 +10,7 @@ mod table;
 mod time;
 
 pub use by::{By, ByJson, by_text};
+pub use compare::{CompareJson, compare_text};
 pub use list::{ListJson, list_table};
 pub use rows::rows_table;
 pub use show::{ShowJson, show_text, sum_up};

@@ -380,3 +380,50 @@ fn settings_come_from_files_and_variables_too() {
         assert!(words.contains(option), "{words}");
     }
 }
+
+#[test]
+fn sessions_of_two_evaluators_are_put_side_by_side() {
+    let workplace = with_stand_ins();
+    let mut ids = Vec::new();
+    for evaluator in ["nsys", "ncu"] {
+        let output = run_with(&workplace, evaluator, "", &["--sessions-dir", evaluator], "true");
+        assert_code(&output, 0);
+        ids.push(workplace.session_in(evaluator).0);
+    }
+    let compare = |words: &[&str]| {
+        let mut command = workplace.colonel();
+        command.arg("compare").args(&ids).args(words);
+        let output = command.output().unwrap();
+        assert_code(&output, 0);
+        stdout(&output)
+    };
+    let mut text = compare(&[]);
+    for id in &ids {
+        text = text.replace(&id.file_name().unwrap().display().to_string(), "ID");
+    }
+    let heads = text.lines().map(|line| line.split("  ran ").next().unwrap_or_default());
+    insta::assert_snapshot!(heads.collect::<Vec<_>>().join("\n"), @r"
+    A  ID  nsys 2025.3.1.90  6 kernels
+    B  ID  ncu 2025.3.1.0  3 kernels
+       ncu runs each kernel alone, at its base clock and with cold caches: its times are longer
+
+    launches A  B  total A        B   mean A        B    change  kernel
+             3  1  10.0 us  8.13 us  3.33 us  8.13 us  +143.8 %  nvjet_sm90_tst_64x8_64x16_4x1_v_bz_TNT
+             2  2  6.00 us  4.58 us  3.00 us  2.29 us   -23.7 %  rms_norm_kernel<float>
+             1  –  2.00 us        –  2.00 us        –         –  vectorized_elementwise_kernel<4, FillFunctor<float> >
+    ");
+    let json: serde_json::Value = serde_json::from_str(&compare(&["--json"])).unwrap();
+    assert_eq!(json["sessions"][0]["evaluator"], "nsys");
+    assert!(json["sessions"][1]["collect_ns"].as_u64().unwrap() > 0);
+    assert_eq!(json["equal_launches"], 2, "rms_norm, twice in both");
+    let gemm = json["kernels"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|kernel| kernel["a"]["count"] == 3)
+        .unwrap();
+    assert_eq!(
+        (gemm["a"]["total_ns"].as_i64(), gemm["b"]["total_ns"].as_i64()),
+        (Some(10_000), Some(8_128))
+    );
+}
