@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::environment::{Environment, Inherited};
 use super::error::{exit_code, killed_by};
-use super::evaluators::{Evaluator, Watch, why_no_kernels};
+use super::evaluators::{Evaluator, Watch, other_evaluators, why_no_kernels};
 use super::flavors::{EnvDefault, KnownTo};
 use super::gpus::gpus;
 use super::guest::program_folder;
@@ -350,7 +350,12 @@ fn summarise(manifest: &Manifest, mut around: Surroundings) -> Summary {
         around.gpus = gpus(&session);
     }
     around.why_no_kernels = if manifest.rows.get("kernels").copied().unwrap_or(0) == 0 {
-        Some(why_no_kernels(manifest))
+        let is_off = |process: &Process| process.state == ProcessState::Off;
+        let mut why = why_no_kernels(manifest);
+        if manifest.evaluator == "cupti" && manifest.processes.iter().any(is_off) {
+            why = format!("{why}\n{}", other_evaluators());
+        }
+        Some(why)
     } else {
         None
     };

@@ -15,6 +15,7 @@ use std::process::Child;
 use super::RunError;
 use super::command::Streams;
 use super::environment::{CUDA_INJECTION, Environment, Inherited};
+use super::profilers;
 use super::runtime::RuntimeFolder;
 use super::settings::{Choice, Settings};
 use crate::schema::env as variables;
@@ -91,6 +92,20 @@ pub fn why_no_kernels(manifest: &Manifest) -> String {
         "nsys" | "ncu" => tool::why_no_kernels(manifest),
         _ => no_kernels::why_no_kernels(manifest),
     }
+}
+
+/// What the other evaluators would need, for where our guest could not record.
+pub(crate) fn other_evaluators() -> String {
+    let nsys = match profilers::newest("nsys") {
+        profilers::Tool {
+            path: Some(_), release, ..
+        } => format!("{} is here", release.unwrap_or_else(|| "of unknown release".to_owned())),
+        _ => "is not here".to_owned(),
+    };
+    format!(
+        "`--evaluator nsys` brings a libcupti of its own (nsys {nsys}); like colonel, it needs that no other profiler is \
+         active in the program"
+    )
 }
 
 /// The driver loads one injection: that of another tool, or one of ours.
