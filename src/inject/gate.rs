@@ -246,6 +246,8 @@ impl Guest {
         if let Err(error) = writer::ensure_running(self) {
             return self.give_up("no_thread", format!("failed to start the writer thread: {error}"));
         }
+        // Before anything can be launched in it.
+        self.graphs.open(self, attached);
         let mark = open.mark.or_else(|| attached.mark());
         // The window is known before the first of its records can arrive.
         let number = self.windows.open(now_ns(), mark, open.trigger.name(), open.name);
@@ -255,7 +257,6 @@ impl Guest {
             self.windows.close(number, now_ns(), attached.mark());
             return self.give_up(&problem.code, problem.message);
         }
-        self.graphs.open(self, attached);
         nvtx::start(self, mark);
         if let Some(wish) = open.wish {
             lock(&self.gate.wishes).insert(wish, number);

@@ -32,6 +32,7 @@ use crate::inject::guest::{Guest, lock};
 use crate::inject::losses::Reason;
 use crate::inject::nvtx;
 use crate::inject::threads::now_ns;
+use crate::schema::manifest::ProcessState;
 
 /// Stream, graph, node or executable, as the API gives it.
 pub(crate) type Handle = usize;
@@ -213,15 +214,12 @@ impl Graphs {
         execs.known.insert(handle, exec);
         execs.untold.insert(handle);
         drop(execs);
-        if self.is_open.load(Ordering::SeqCst)
-            && let Some(attached) = guest.attached.get()
-        {
-            self.tell(guest, attached, handle);
-        }
+        self.tell_own(guest, handle);
     }
 
-    /// An executable is about to go.
-    fn forget_exec(&self, exec: Handle) {
+    /// An executable is about to go. It may just have been launched, in a window that opens now.
+    fn forget_exec(&self, guest: &Guest, exec: Handle) {
+        self.tell_own(guest, exec);
         let mut execs = lock(&self.execs);
         execs.known.remove(&exec);
         execs.untold.remove(&exec);
@@ -229,12 +227,14 @@ impl Graphs {
         self.asking.wait(exec);
     }
 
-    /// A window opens: the session gets what it does not have yet. Called at the gate, by one thread at a time.
+    /// A window opens now: the session gets what it does not have yet. Called at the gate, by one thread at a time.
     pub(crate) fn open(&self, guest: &Guest, attached: &Attached) {
         self.is_open.store(true, Ordering::SeqCst);
         let untold: Vec<Handle> = lock(&self.execs).untold.iter().copied().collect();
         for exec in untold {
-            self.tell(guest, attached, exec);
+            let is_known = || lock(&self.execs).known.contains_key(&exec);
+            let ask = || self.asking.about(exec, is_known, || attached.graph_exec_id(exec));
+            self.tell(guest, exec, || ask().flatten());
         }
     }
 
@@ -243,15 +243,25 @@ impl Graphs {
         self.is_open.store(false, Ordering::SeqCst);
     }
 
+    /// Tells of an executable that the calling thread makes, updates or destroys, so that nobody else does the last.
+    fn tell_own(&self, guest: &Guest, exec: Handle) {
+        if self.is_open.load(Ordering::SeqCst)
+            && guest.gate.state() != ProcessState::Off
+            && let Some(attached) = guest.attached.get()
+        {
+            self.tell(guest, exec, || attached.graph_exec_id(exec));
+        }
+    }
+
     /// Puts an executable's ranges on their way to the session, once.
-    fn tell(&self, guest: &Guest, attached: &Attached, handle: Handle) {
-        let is_known = || lock(&self.execs).known.contains_key(&handle);
-        let id = lock(&self.execs).known.get(&handle).and_then(|exec| exec.id);
-        let id = id.or_else(|| {
-            self.asking
-                .about(handle, is_known, || attached.graph_exec_id(handle))
-                .flatten()
-        });
+    fn tell(&self, guest: &Guest, handle: Handle, ask: impl FnOnce() -> Option<u32>) {
+        let execs = lock(&self.execs);
+        let Some(exec) = execs.known.get(&handle).filter(|_| execs.untold.contains(&handle)) else {
+            return;
+        };
+        let id = exec.id;
+        drop(execs);
+        let id = id.or_else(ask);
         let mut execs = lock(&self.execs);
         let is_untold = execs.untold.remove(&handle);
         let Some(exec) = execs.known.get_mut(&handle).filter(|_| is_untold) else {

@@ -196,6 +196,24 @@ fn a_killed_program_keeps_the_ranges_of_its_graphs() {
 }
 
 #[test]
+fn graphs_come_and_go_while_windows_open_and_close() {
+    let ended = run("I gb >aa gl1 < ge0 gz0 gi00 P gs0 p");
+    let session = ended.session();
+    session.assert_nothing_lost();
+    assert!(session.problems().is_empty(), "{:?}", session.problems());
+    assert!(paths(&session).iter().all(|path| path == "a"));
+    assert!(session.count("kernels") >= 1);
+    // No executable twice, though each was known as several windows opened.
+    assert!(
+        session
+            .table("graph_ranges")
+            .tally("graph_id")
+            .values()
+            .all(|count| *count == 1)
+    );
+}
+
+#[test]
 fn five_hundred_ranges_in_a_capture() {
     let layers: String = (0..500).map(|layer| format!(">alayer{layer} gl1 < ")).collect();
     let ended = run(&format!("I gb {layers} ge0 gi00 P gs0 p"));

@@ -3,4 +3,5 @@
 mod compact;
 mod fixture;
 mod open;
+mod ranges;
 mod seal;

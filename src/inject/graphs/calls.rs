@@ -82,7 +82,7 @@ impl GraphCall {
                 None
             }
             Role::DestroyExec => {
-                guest.graphs.forget_exec(words[0]);
+                guest.graphs.forget_exec(guest, words[0]);
                 None
             }
             _ => None,

@@ -5,13 +5,16 @@
      gnG    makes graph G without a capture    gcGH  adds graph H to G as a child   gkGH  makes graph G as a copy of H
      giGE   instantiates G as E, gwGE with flags, gpGE with parameters, gdGE by the driver
      guGE   updates E by G                grE    launches E                    gsE    launches it and waits
-     gxE    destroys executable E         gyG    destroys graph G */
+     gxE    destroys executable E         gyG    destroys graph G
+     gzG    makes, launches and destroys executables of G on two threads, while windows open and close */
 
 typedef struct {
     unsigned long long flags;
     void *upload, *error_node;
     int result;
 } instantiate_parameters;
+
+#include <pthread.h>
 
 int cudaStreamCreate(void **);
 int cudaMalloc(void **, size_t);
@@ -60,6 +63,32 @@ static void break_capture(void) {
     printf("gf %d %d %s\n", waits, ends, graph ? "a graph" : "none");
 }
 
+static void *make_and_destroy(void *graph) {
+    for (int i = 0; i < 3000; i++) {
+        void *exec, *updated;
+        check("cudaGraphInstantiate", cudaGraphInstantiate(&exec, graph, 0));
+        check("cudaGraphInstantiate", cudaGraphInstantiate(&updated, graph, 0));
+        check("cudaGraphExecUpdate", cudaGraphExecUpdate(updated, graph, NULL));
+        if (i % 10 == 0)
+            check("cudaGraphLaunch", cudaGraphLaunch(exec, NULL));
+        check("cudaGraphExecDestroy", cudaGraphExecDestroy(exec));
+        check("cudaGraphExecDestroy", cudaGraphExecDestroy(updated));
+    }
+    return NULL;
+}
+
+static void race(void *graph) {
+    pthread_t threads[2];
+    for (int i = 0; i < 2; i++)
+        pthread_create(threads + i, NULL, make_and_destroy, graph);
+    for (int i = 0; i < 100; i++) {
+        start();
+        stop();
+    }
+    for (int i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+}
+
 static void graph_word(const char *word) {
     void **first = graphs + (word[2] - '0') % 10, **second = graphs + (word[2] ? word[3] - '0' : 0) % 10;
     void **exec = execs + (word[2] ? word[3] - '0' : 0) % 10, **only = execs + (word[2] - '0') % 10, *node;
@@ -87,6 +116,7 @@ static void graph_word(const char *word) {
         break;
     case 'x': status = cudaGraphExecDestroy(*only); break;
     case 'y': status = cudaGraphDestroy(*first); break;
+    case 'z': race(*first); break;
     default: exit(96);
     }
     check(word, status);
