@@ -8,6 +8,7 @@ mod classes;
 mod columns;
 mod compare;
 mod durations;
+pub mod findings;
 mod frames;
 mod idle;
 mod kernels;

@@ -2,6 +2,7 @@
 
 pub mod compare;
 pub mod config;
+pub mod analyze;
 pub mod control;
 pub mod doctor;
 mod error;
@@ -49,6 +50,7 @@ enum Command {
     Tables(tables::Args),
     Export(export::Args),
     Import(import::Args),
+    Analyze(analyze::Args),
     Rm(rm::Args),
     Doctor(doctor::Args),
     Config(config::Args),
@@ -79,6 +81,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Tables(args) => tables::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Import(args) => import::run(&args),
+        Command::Analyze(args) => analyze::run(&args),
         Command::Rm(args) => rm::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Config(args) => config::run(&args),

@@ -15,12 +15,14 @@ use super::Cli;
 use super::knobs::KnobArgs;
 use super::sessions_dir::SessionsDirArgs;
 use crate::run::config::{ConfigError, Files, Source, resolve, typed};
+use crate::analysis::findings::Findings;
+use crate::report::findings_in_short;
 use crate::run::evaluators::EvaluatorKind;
 use crate::run::flavors::{FLAVORS, Flavor};
 use crate::run::knobs::Knobs;
 use crate::run::{Choice, Gate, GateBy, Launch, Outcome, RunError, Settings, Summary, Trace};
 use crate::schema::env as variables;
-use crate::session::SessionError;
+use crate::session::{Session, SessionError};
 
 /// Run a command and record what it does on the GPU
 ///
@@ -62,7 +64,7 @@ pub struct Args {
     /// Put gpu-sim's stand-ins in front of the CUDA libraries: no GPU is needed
     #[arg(long)]
     sim: bool,
-    /// Leave the tables as they were written, without sorting and merging them
+    /// Leave the tables as they were written, without sorting and merging them, and look for no findings
     #[arg(long)]
     no_analyze: bool,
     /// Write the summary as JSON to this file
@@ -107,6 +109,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match summary {
         Ok(summary) => {
             say(&summary.render(&show_option(args)));
+            if !args.no_analyze && summary.kernels() > 0 {
+                say(&found(&session, args));
+            }
             if let Some(Err(error)) = json.map(|file| file.write(&summary)) {
                 say(&format!("colonel: {error:#}\n"));
             }
@@ -162,6 +167,24 @@ fn show_option(args: &Args) -> String {
         }
         _ => String::new(),
     }
+}
+
+/// The gravest findings, a line each. What hinders them is told by `colonel analyze`: the run itself is done.
+fn found(session: &str, args: &Args) -> String {
+    let open = || {
+        let session = Session::open(&args.sessions.resolve()?, session.as_ref())?;
+        Findings::of(&session, None)
+    };
+    let Ok(findings) = open() else { return String::new() };
+    let lines = findings_in_short(&findings);
+    let text: String = lines.iter().map(|line| format!("         {line}\n")).collect();
+    if text.is_empty() {
+        return text;
+    }
+    format!(
+        "colonel: what costs time (`colonel analyze{}` says more)\n{text}",
+        show_option(args)
+    )
 }
 
 fn unsealed(session: &str, error: &SessionError, show_option: &str) -> String {

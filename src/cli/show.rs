@@ -99,7 +99,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// The launcher may compact the session while it is read: then it is read again.
-fn read<T>(
+pub(super) fn read<T>(
     sessions: &SessionsDir,
     which: &OsString,
     window: Option<&str>,

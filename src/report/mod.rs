@@ -2,16 +2,20 @@
 
 mod by;
 mod compare;
+mod findings;
 mod list;
 mod names;
 mod rows;
+mod narrative;
 mod show;
 mod table;
 mod time;
 
 pub use by::{By, ByJson, by_text};
 pub use compare::{CompareJson, compare_text};
+pub use findings::{FindingsJson, findings_in_short, findings_markdown, findings_text};
 pub use list::{ListJson, list_table};
 pub use rows::rows_table;
+pub use narrative::{Endpoint, NarrativeError};
 pub use show::{ShowJson, show_text, sum_up};
 pub use table::terminal_width;

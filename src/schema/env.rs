@@ -37,5 +37,6 @@ variables! {
     DISABLE_PROFILE_REGION = "COLONEL_DISABLE_PROFILE_REGION", "python", "`1` makes profile_region a no-op.";
     VLLM_ENABLE_NVTX = "COLONEL_VLLM_ENABLE_NVTX", "python", "`1`: colonel's plugin gives vLLM's steps and layers NVTX ranges; `0`: it does not. Set by `--flavor vllm`.";
     EVALUATOR = "COLONEL_EVALUATOR", "python", "Who records, so how profile_region opens a window: `cupti`, …";
+    LLM_API_KEY = "COLONEL_LLM_API_KEY", "cli", "Key that `colonel analyze --llm` sends to the endpoint. Never stored or shown.";
     SESSIONS_DIR = "COLONEL_SESSIONS_DIR", "cli", "Folder of the sessions, `.colonel/sessions` without it.";
 }

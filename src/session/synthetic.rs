@@ -1,5 +1,6 @@
 //! Sessions as guests would leave them, made without a GPU: for tests, benches and the Python side's tests.
 
+pub mod bottlenecks;
 pub mod model;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,134 @@
+//! A session in which every rule of `colonel analyze` finds something: two ranks, eager steps with long waits, a prefill
+//! in between, a step that hangs, unpinned copies, waits of the host, a last wave that is almost empty.
+
+use std::path::Path;
+
+use crate::schema::columns::TableBuilder as _;
+use crate::schema::tables::{
+    DevicesBuilder, KernelsBuilder, MemcpysBuilder, NvtxRangeRow, NvtxRangesBuilder, SynchronizationRow,
+    SynchronizationsBuilder,
+};
+use crate::session::synthetic::{SyntheticGuest, h100, kernel, memcpy};
+
+/// Processes.
+pub const PIDS: [u32; 2] = [100, 101];
+/// Steps of each, the prefill and the one that hangs included.
+pub const STEPS: i64 = 16;
+/// Layers of each step.
+pub const LAYERS: u32 = 6;
+
+const NUMBERS: [&str; LAYERS as usize] = ["0", "1", "2", "3", "4", "5"];
+const PREFILL: i64 = 9;
+const HANGS: i64 = 12;
+const STEP_NS: i64 = 600_000;
+
+/// Writes what the guests leave, in a session that is not sealed yet.
+pub fn write(session: &Path, begin_ns: i64) -> std::io::Result<()> {
+    for (rank, pid) in (0..).zip(PIDS) {
+        let mut guest = SyntheticGuest::new(session, pid);
+        guest.process.windows[0].start_ns = begin_ns - 50_000;
+        let mut devices = DevicesBuilder::default();
+        devices.push(h100(pid));
+        guest.seal(&mut devices)?;
+        let mut rows = Rows::default();
+        for step in 0..STEPS {
+            rows.step(pid, rank, step, begin_ns + step * STEP_NS);
+        }
+        // A second stream that does next to nothing.
+        let mut lonely = kernel(pid, "spin<int>(int)", begin_ns + 1_000, 1_000);
+        lonely.stream_id = 13;
+        rows.kernels.push(lonely);
+        guest.seal(&mut rows.kernels)?;
+        guest.seal(&mut rows.copies)?;
+        guest.seal(&mut rows.waits)?;
+        guest.seal(&mut rows.ranges)?;
+        guest.end(begin_ns + STEPS * STEP_NS)?;
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Rows {
+    kernels: KernelsBuilder,
+    copies: MemcpysBuilder,
+    waits: SynchronizationsBuilder,
+    ranges: NvtxRangesBuilder,
+}
+
+impl Rows {
+    fn step(&mut self, pid: u32, rank: i64, step: i64, start_ns: i64) {
+        let is_prefill = step == PREFILL;
+        self.kernels.push(kernel(pid, "embedding", start_ns, 1_200));
+        let mut at = start_ns + 7_200;
+        for copy in 0..3 {
+            let mut row = memcpy(pid, "HtoD", 64, at + 500 * copy, 400);
+            row.src_kind = "pageable";
+            self.copies.push(row);
+            self.waits.push(wait(pid, at + 500 * copy, 450));
+        }
+        for layer in NUMBERS {
+            // Norm and activation are tiny; the product has 1.2 waves, and is longer on the second rank and in prefill.
+            let product_ns = (6_000 + 2_000 * rank) * if is_prefill { 8 } else { 1 };
+            for (name, ns, grid) in [
+                ("rms_norm<__nv_bfloat16>(int)", 1_500, 4),
+                ("gemm_1_2_waves", product_ns, 1_267),
+                ("silu_and_mul", 1_400, 19),
+                ("residual_add<x & y>", 1_300, 19),
+            ] {
+                let mut row = kernel(pid, name, at, ns);
+                (row.layer, row.layer_source) = (Some(layer), Some("nvtx"));
+                row.grid_x = grid * if is_prefill { 2 } else { 1 };
+                row.nvtx_path = Some("model");
+                self.kernels.push(row);
+                at += ns + 6_000;
+            }
+            if step == HANGS && layer == "2" {
+                at += 230_000;
+            }
+        }
+        self.kernels.push(kernel(pid, "ncclDevKernel_AllReduce", at, 3_500));
+        self.ranges
+            .push(range(pid, "model", 0, "model", start_ns - 10_000, at + 5_000));
+        self.ranges.push(range(
+            pid,
+            "</script><b>step",
+            1,
+            "model/</script><b>step",
+            start_ns - 8_000,
+            at,
+        ));
+    }
+}
+
+fn wait(pid: u32, start_ns: i64, ns: i64) -> SynchronizationRow<'static> {
+    SynchronizationRow {
+        pid,
+        start_ns,
+        end_ns: start_ns + ns,
+        sync_kind: "stream",
+        context_id: 1,
+        stream_id: Some(7),
+        event_id: None,
+        correlation_id: 1,
+        window: 1,
+    }
+}
+
+fn range<'a>(pid: u32, name: &'a str, depth: u32, path: &'a str, start_ns: i64, end_ns: i64) -> NvtxRangeRow<'a> {
+    NvtxRangeRow {
+        pid,
+        thread_id: pid,
+        domain: None,
+        name,
+        category: None,
+        payload: None,
+        kind: "push_pop",
+        depth,
+        path,
+        start_ns,
+        end_ns: Some(end_ns),
+        start_correlation_id: None,
+        end_correlation_id: None,
+        window: 1,
+    }
+}
