@@ -12,6 +12,7 @@ pub mod knobs;
 pub mod list;
 mod output;
 pub mod query;
+pub mod report;
 pub mod rm;
 pub mod run;
 pub mod sessions_dir;
@@ -51,6 +52,7 @@ enum Command {
     Export(export::Args),
     Import(import::Args),
     Analyze(analyze::Args),
+    Report(report::Args),
     Rm(rm::Args),
     Doctor(doctor::Args),
     Config(config::Args),
@@ -81,6 +83,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Tables(args) => tables::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Import(args) => import::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Analyze(args) => analyze::run(&args),
         Command::Rm(args) => rm::run(&args),
         Command::Doctor(args) => doctor::run(&args),

@@ -254,7 +254,7 @@ mod tests {
                 "{request}"
             );
         }
-        assert!(asked[1].contains(r#""model":"small""#), "{}", asked[1]);
+        assert!(asked[1].contains(r#""model": "small""#), "{}", asked[1]);
     }
 
     #[test]

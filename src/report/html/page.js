@@ -1,0 +1,243 @@
+// Gives ECharts what the page holds. No text of the session becomes markup: tooltips escape it.
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const narrow = () => window.innerWidth < 600;
+  const escape = echarts.format.encodeHTML;
+  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  let drawn = [];
+
+  const time = (ns) => {
+    const [by, unit] = ns < 1e3 ? [1, "ns"] : ns < 1e6 ? [1e3, "us"] : ns < 1e9 ? [1e6, "ms"] : [1e9, "s"];
+    return `${Number((ns / by).toPrecision(4))} ${unit}`;
+  };
+  const worded = (unit) => (value) => (unit === "ns" ? time(value) : Number(Number(value).toPrecision(4)) + (unit === "%" ? " %" : ""));
+
+  // What all charts have in common.
+  const common = (option) => {
+    const axis = (given, unit, isNarrowName) => ({
+      ...given,
+      nameLocation: "middle",
+      nameGap: 28,
+      nameTextStyle: { color: css("--quiet") },
+      axisLine: { lineStyle: { color: css("--line") } },
+      splitLine: { show: given.type !== "category", lineStyle: { color: css("--line") } },
+      axisLabel: {
+        color: css("--quiet"),
+        hideOverlap: true,
+        formatter: given.type === "category" ? (option.labels && !isNarrowName ? (value) => time(+value) : undefined) : worded(unit),
+        ...(isNarrowName && given.type === "category" ? { width: narrow() ? 110 : 250, overflow: "truncate", fontSize: 11 } : {}),
+      },
+    });
+    const horizontal = option.yAxis.type === "category";
+    return {
+      animation: false,
+      textStyle: { color: css("--text") },
+      color: [css("--accent"), css("--medium"), css("--low")],
+      grid: { left: 8, right: 24, top: option.legend ? 30 : 10, bottom: option.xAxis.name ? 26 : 6, containLabel: true },
+      ...option,
+      legend: option.legend && { ...option.legend, textStyle: { color: css("--text") } },
+      visualMap: option.visualMap && { ...option.visualMap, inRange: { color: [css("--card"), css("--accent")] } },
+      xAxis: axis(option.xAxis, horizontal ? option.unit : option.unitX, false),
+      yAxis: axis(option.yAxis, option.unit, horizontal),
+      tooltip: { ...tip(), formatter: (at) => tooltip(option, at) },
+      series: option.series.map((series) => ({
+        ...series,
+        ...(series.markLine ? { markLine: { ...series.markLine, label: { show: false }, lineStyle: { color: css("--quiet") } } } : {}),
+        ...(option.bubbles ? { symbolSize: (point) => 6 + 60 * Math.sqrt(point[2]) } : {}),
+      })),
+    };
+  };
+  const tip = () => ({
+    confine: true,
+    backgroundColor: css("--card"),
+    borderColor: css("--line"),
+    textStyle: { color: css("--text"), fontSize: 12.5 },
+    extraCssText: "max-width: 90vw; white-space: normal; overflow-wrap: anywhere;",
+  });
+  const tooltip = (option, at) => {
+    if (option.bubbles) {
+      const [waves, occupancy, share, name] = at.value;
+      return `${escape(name)}<br>${worded()(waves)} waves, occupancy ${worded("%")(occupancy)}, ${worded("%")(100 * share)} of the time`;
+    }
+    if (at.seriesType === "heatmap") {
+      const [bar, row, , count] = at.value;
+      return `${escape(option.yAxis.data[row])}<br>${time(option.xAxis.data[bar])} and more: ${count}`;
+    }
+    if (at.seriesType === "scatter") return `at ${time(at.value[0])}: ${escape(at.seriesName)} ${time(at.value[1])}`;
+    const count = option.counts ? `, ${option.counts[at.dataIndex]} waits` : "";
+    return `${escape(option.labels ? `from ${time(+at.name)}` : at.name)}: <b>${time(at.value)}</b>${count}`;
+  };
+
+  const draw = (id, option) => {
+    const element = document.getElementById(id);
+    if (!element) return;
+    const chart = echarts.init(element);
+    chart.setOption(option);
+    drawn.push(chart);
+    return chart;
+  };
+
+  // The timeline: spans by lane, in levels that are each four times as coarse as the one before.
+  const unpack = async (packed) => {
+    const bytes = Uint8Array.from(atob(packed), (char) => char.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Uint8Array(await new Response(stream).arrayBuffer());
+  };
+  const read = (bytes, lanes) => {
+    let at = 0;
+    const number = () => {
+      let value = 0, scale = 1, byte;
+      do {
+        byte = bytes[at++];
+        value += (byte & 0x7f) * scale;
+        scale *= 128;
+      } while (byte & 0x80);
+      return value;
+    };
+    return lanes.map(({ spans }) => {
+      const level = fresh(spans, 0);
+      let before = 0;
+      for (let i = 0; i < spans; i++) {
+        const zigzag = number();
+        const start = before + (zigzag % 2 ? -(zigzag + 1) / 2 : zigzag / 2);
+        before = start + number();
+        const name = number(), count = number() + 1;
+        put(level, start, before, name, count, before - start - number());
+      }
+      return [level];
+    });
+  };
+  const fresh = (size, resolution) => ({
+    resolution, size: 0, start: new Float64Array(size), end: new Float64Array(size), name: new Uint32Array(size),
+    count: new Uint32Array(size), busy: new Float64Array(size), longest: new Float64Array(size),
+  });
+  const put = (level, start, end, name, count, busy, longest = busy) => {
+    const i = level.size++;
+    [level.start[i], level.end[i], level.name[i], level.count[i], level.busy[i], level.longest[i]] = [start, end, name, count, busy, longest];
+  };
+  const coarser = (level) => {
+    const resolution = Math.max(2000, level.resolution * 4);
+    const next = fresh(level.size, resolution);
+    for (let i = 0; i < level.size; i++) {
+      const last = next.size - 1;
+      const end = last < 0 ? 0 : Math.max(next.end[last], level.end[i]);
+      if (last >= 0 && end - next.start[last] <= resolution) {
+        next.end[last] = end;
+        next.count[last] += level.count[i];
+        next.busy[last] += level.busy[i];
+        if (level.longest[i] > next.longest[last]) [next.longest[last], next.name[last]] = [level.longest[i], level.name[i]];
+      } else put(next, level.start[i], level.end[i], level.name[i], level.count[i], level.busy[i], level.longest[i]);
+    }
+    for (const key of ["start", "end", "name", "count", "busy", "longest"]) next[key] = next[key].slice(0, next.size);
+    return next;
+  };
+  // Boxes that are drawn at once: more only take time, and a screen has no more columns.
+  const MOST = 3000;
+  const first = (level, from) => {
+    let low = 0, high = level.size;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (level.end[middle] < from) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  };
+  const visible = (levels, from, to, most) => {
+    for (let depth = 0; ; depth++) {
+      if (depth === levels.length) levels.push(coarser(levels[depth - 1]));
+      const level = levels[depth];
+      const begin = first(level, from), end = first({ ...level, end: level.start }, to);
+      if (end - begin <= most || level.resolution > to) return [level, begin, end];
+    }
+  };
+
+  const colour = (name) => {
+    let hash = 7;
+    for (let i = 0; i < name.length; i++) hash = (hash * 31 + name.charCodeAt(i)) >>> 0;
+    return `hsl(${(hash * 137) % 360} 55% ${dark.matches ? 52 : 60}%)`;
+  };
+  const fixed = { step: "#7d8aa0", layer: null, copy: "#d4793a", range: null, stream: null };
+
+  const timeline = ({ lanes, names, length }, levels) => {
+    const colours = names.map(colour);
+    const height = 84 + lanes.length * (narrow() ? 20 : 24);
+    document.getElementById("timeline").style.height = `${height}px`;
+    const boxes = (from, to) => lanes.flatMap((lane, row) => {
+      const [level, begin, end] = visible(levels[row], from, to, MOST / lanes.length);
+      const items = [];
+      for (let i = begin; i < end; i++) {
+        items.push([row, level.start[i], level.end[i], level.name[i], level.count[i], level.busy[i]]);
+      }
+      return items;
+    });
+    const box = (params, api) => {
+      const row = api.value(0), lane = lanes[row];
+      const [x, y] = api.coord([api.value(1), row]);
+      const right = api.coord([api.value(2), row])[0];
+      const high = api.size([0, 1])[1] * 0.78;
+      const shape = echarts.graphic.clipRectByRect(
+        { x, y: y - high / 2, width: Math.max(right - x, 0.6), height: high },
+        params.coordSys,
+      );
+      if (!shape) return;
+      const name = names[api.value(3)];
+      const part = Math.min(1, api.value(5) / Math.max(1, api.value(2) - api.value(1)));
+      return {
+        type: "rect",
+        shape,
+        style: { fill: fixed[lane.kind] ?? colours[api.value(3)], opacity: 0.3 + 0.7 * part },
+        ...(shape.width > 46 && api.value(4) === 1
+          ? { textContent: { style: { text: name, fill: "#fff", fontSize: 11, width: shape.width - 8, overflow: "truncate" } }, textConfig: { position: "insideLeft" } }
+          : {}),
+      };
+    };
+    const chart = draw("timeline", {
+      animation: false,
+      grid: { left: 8, right: 18, top: 8, bottom: 50, containLabel: true },
+      xAxis: {
+        type: "value", min: 0, max: length,
+        axisLabel: { color: css("--quiet"), hideOverlap: true, formatter: time }, splitLine: { lineStyle: { color: css("--line") } },
+      },
+      yAxis: {
+        type: "category", inverse: true, data: lanes.map((lane) => lane.label), axisTick: { show: false },
+        axisLine: { lineStyle: { color: css("--line") } },
+        axisLabel: { color: css("--quiet"), interval: 0, fontSize: 11, width: narrow() ? 84 : 190, overflow: "truncate" },
+      },
+      dataZoom: [
+        { type: "inside", filterMode: "none", minValueSpan: 200, throttle: 30 },
+        { type: "slider", filterMode: "none", minValueSpan: 200, height: 18, bottom: 8, showDataShadow: false, labelFormatter: time, textStyle: { color: css("--quiet") } },
+      ],
+      tooltip: {
+        ...tip(),
+        formatter: ({ value: [row, start, end, name, count, busy] }) =>
+          `${escape(lanes[row].label)}<br><b>${escape(names[name])}</b>${count > 1 ? ` and ${count - 1} more, ${time(busy)} in ` : "<br>"}${time(end - start)}, at ${time(start)}`,
+      },
+      series: [{ type: "custom", renderItem: box, encode: { x: [1, 2], y: 0 }, clip: true, data: boxes(0, length) }],
+    });
+    let asked;
+    chart.on("datazoom", () => {
+      cancelAnimationFrame(asked);
+      asked = requestAnimationFrame(() => {
+        const { startValue, endValue } = chart.getOption().dataZoom[0];
+        chart.setOption({ series: [{ data: boxes(startValue, endValue) }] });
+      });
+    });
+  };
+
+  let unpacked;
+  const drawAll = async () => {
+    drawn.forEach((chart) => chart.dispose());
+    drawn = [];
+    for (const [id, option] of Object.entries(data.charts)) draw(id, common(option));
+    if (data.timeline) {
+      unpacked ??= read(await unpack(data.timeline.spans), data.timeline.lanes);
+      timeline(data.timeline, unpacked);
+    }
+    document.body.dataset.drawn = "yes";
+  };
+  window.addEventListener("resize", () => drawn.forEach((chart) => chart.resize()));
+  dark.addEventListener("change", drawAll);
+  drawAll();
+})();
