@@ -6,6 +6,7 @@ use super::gather::{BARS_AN_OCTAVE, Gathered, Histogram};
 use crate::analysis::findings::Step;
 use crate::analysis::{LayerSummary, SessionSummary, StepClass};
 use crate::report::findings::short_name;
+use crate::run::words::counted;
 
 /// Kernels in a chart.
 const KERNELS: usize = 15;
@@ -107,7 +108,7 @@ fn layer_chart(at: usize, class: &StepClass) -> Chart {
     let steps = i64::try_from(class.steps.max(1)).unwrap_or(i64::MAX);
     let labels: Vec<_> = class.parts.iter().map(label).collect();
     let values = class.parts.iter().map(|part| json!(part.kernels_ns / steps)).collect();
-    let title = format!("Layers of {} ({} steps)", super::kind(class), class.steps);
+    let title = format!("Layers of {} ({})", super::kind(class), counted(class.steps, "step"));
     let rows = labels.len();
     let note = "Time in kernels of each part of a step, the mean of all such steps.";
     Chart::new(&format!("layers{at}"), title, note, rows, bars(labels, values, "ns"))
@@ -219,7 +220,7 @@ fn waves(summary: &SessionSummary, gathered: &Gathered) -> Option<Chart> {
     let option = json!({
         "unitX": "waves", "unit": "%", "bubbles": true,
         "xAxis": {"type": "log", "name": "waves"},
-        "yAxis": {"type": "value", "min": 0, "max": 100, "name": "occupancy, %"},
+        "yAxis": {"type": "value", "min": 0, "max": 100},
         "series": [{
             "type": "scatter", "data": points,
             "markLine": {"silent": true, "symbol": "none", "data": [{"xAxis": 1}]},

@@ -195,7 +195,7 @@
     };
     const chart = draw("timeline", {
       animation: false,
-      grid: { left: 8, right: 18, top: 8, bottom: 50, containLabel: true },
+      grid: { left: 8, right: 34, top: 8, bottom: 50, containLabel: true },
       xAxis: {
         type: "value", min: 0, max: length,
         axisLabel: { color: css("--quiet"), hideOverlap: true, formatter: time }, splitLine: { lineStyle: { color: css("--line") } },

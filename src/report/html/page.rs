@@ -1,12 +1,14 @@
 //! The page: what the template shows, with every text escaped by it.
 
+use std::collections::BTreeSet;
+use std::io::Write as _;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use minijinja::{AutoEscape, Environment};
 use serde_json::{Value, json};
-use std::io::Write as _;
 
 use super::charts::charts;
 use super::gather::Gathered;
@@ -202,11 +204,17 @@ fn timeline(lanes: &Lanes) -> Value {
     let Some((first_ns, last_ns)) = lanes.bounds() else {
         return Value::Null;
     };
+    // What is the same for all lanes tells nothing.
+    let pids: BTreeSet<u32> = lanes.lanes().map(|(key, _)| key.0).collect();
+    let on_gpu = lanes.lanes().filter(|(key, _)| key.1 != LaneKind::Range);
+    let gpus: BTreeSet<u32> = on_gpu.map(|(key, _)| key.2).collect();
     let mut raw = Vec::new();
     let mut described = Vec::new();
     for (key, spans) in lanes.lanes() {
         encode(spans, first_ns, &mut raw);
-        described.push(json!({"label": lane_label(*key), "kind": key.1, "spans": spans.len()}));
+        described.push(
+            json!({"label": lane_label(*key, pids.len() > 1, gpus.len() > 1), "kind": key.1, "spans": spans.len()}),
+        );
     }
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     // Into memory, so it can't fail.
@@ -227,14 +235,24 @@ fn timeline(lanes: &Lanes) -> Value {
     })
 }
 
-fn lane_label((pid, kind, first, second): LaneKey) -> String {
-    match kind {
-        LaneKind::Range => format!("{pid} NVTX {first}.{second}"),
-        LaneKind::Step => format!("{pid} GPU {first} steps"),
-        LaneKind::Layer => format!("{pid} GPU {first} layers"),
-        LaneKind::Stream => format!("{pid} GPU {first} stream {second}"),
-        LaneKind::Copy => format!("{pid} GPU {first} copies"),
-    }
+fn lane_label((pid, kind, first, second): LaneKey, with_pid: bool, with_gpu: bool) -> String {
+    let what = match kind {
+        LaneKind::Range => format!("NVTX {second}, thread {first}"),
+        LaneKind::Step => "steps".to_owned(),
+        LaneKind::Layer => "layers".to_owned(),
+        LaneKind::Stream => format!("stream {second}"),
+        LaneKind::Copy => "copies".to_owned(),
+    };
+    let pid = if with_pid {
+        format!(", pid {pid}")
+    } else {
+        String::new()
+    };
+    let gpu = match with_gpu && kind != LaneKind::Range {
+        true => format!(", GPU {first}"),
+        false => String::new(),
+    };
+    what + &gpu + &pid
 }
 
 #[cfg(test)]
