@@ -3,6 +3,7 @@
 pub mod compare;
 pub mod config;
 pub mod analyze;
+pub mod config;
 pub mod control;
 pub mod doctor;
 mod error;

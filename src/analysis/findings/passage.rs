@@ -8,8 +8,8 @@ use rustc_hash::FxHashMap;
 
 use crate::analysis::columns::{EntryMap, i32s, i64s, texts, u32s};
 use crate::analysis::steps::Layer;
-use crate::session::Devices;
 use crate::session::occupancy::{Device, Launch};
+use crate::session::{Devices, is_before_layers};
 
 /// Number of a kernel without name.
 pub const NO_NAME: u32 = 0;
@@ -152,7 +152,11 @@ impl Passage {
             .of(layers, |text| {
                 let next = u32::try_from(known.len()).unwrap_or(u32::MAX);
                 *known.entry(text.to_owned()).or_insert_with(|| {
-                    kinds.push(text.parse().map_or(Layer::Named(next), Layer::Number));
+                    kinds.push(match text.parse() {
+                        Ok(layer) => Layer::Number(layer),
+                        Err(_) if is_before_layers(text) => Layer::Before(next),
+                        Err(_) => Layer::After(next),
+                    });
                     next
                 })
             })

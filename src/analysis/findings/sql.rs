@@ -1,7 +1,7 @@
 //! The SQL that rules share, for DuckDB over the tables of docs/schema.md.
 
 /// `steps`, as `colonel show --by step` cuts them: a pass over the numbered layers, and the border to the next pass at the
-/// longest wait between both.
+/// longest wait between both, behind parts that lie after the layers and not behind one that lies before them.
 const STEPS: &str = "\
 with k as (
   select *, try_cast(layer as uinteger) as l, row_number() over device as i
@@ -13,11 +13,20 @@ with k as (
 ), passes as (
   select pid, device_id, i, lag(i) over device as last_i, l, lag(l) over device as last_l
   from k where l is not null window device as (partition by pid, device_id order by i)
+), turns as (
+  select p.pid, p.device_id, p.i, p.last_i, coalesce(max(k.i) filter (not {BEFORE}), p.last_i) as behind
+  from passes p left join k on p.pid = k.pid and p.device_id = k.device_id and k.i > p.last_i and k.i < p.i
+    and k.layer is not null
+  where p.l + 1 < p.last_l group by all
+), ends as (
+  select t.pid, t.device_id, t.i, t.behind, coalesce(min(k.i) filter ({BEFORE}), t.i - 1) as upto
+  from turns t left join k on t.pid = k.pid and t.device_id = k.device_id and k.i > t.last_i and k.i < t.i
+    and k.layer is not null and k.i > t.behind
+  group by all
 ), borders as (
-  select w.pid, w.device_id, w.i from passes p join waits w on p.pid = w.pid and p.device_id = w.device_id
-    and w.i > p.last_i and (w.i < p.i or (w.i = p.i and p.i = p.last_i + 1))
-  where p.l + 1 < p.last_l
-  qualify row_number() over (partition by p.pid, p.device_id, p.i order by w.wait desc, w.i) = 1
+  select w.pid, w.device_id, w.i from ends e join waits w on e.pid = w.pid and e.device_id = w.device_id
+    and w.i > e.behind and (w.i <= e.upto or (w.i = e.i and e.behind = e.i - 1))
+  qualify row_number() over (partition by e.pid, e.device_id, e.i order by w.wait desc, w.i) = 1
 ), numbered as (
   select w.*, count(b.i) over (partition by w.pid, w.device_id order by w.i) as step
   from waits w left join borders b on w.pid = b.pid and w.device_id = b.device_id and w.i = b.i
@@ -38,12 +47,20 @@ with k as (
 )
 ";
 
+/// Whether a named part lies before the layers, as `session::is_before_layers` says.
+const BEFORE: &str =
+    "regexp_matches(k.layer, '([0-9]|^(embed_tokens|word_embeddings|embeddings|embedding|wte))$', 'i')";
+
+fn steps() -> String {
+    STEPS.replace("{BEFORE}", BEFORE)
+}
+
 /// A query over `steps`.
 pub(crate) fn over_steps(query: &str) -> String {
-    format!("{STEPS}{query}")
+    format!("{}{query}", steps())
 }
 
 /// A query over `steps` and more common tables.
 pub(crate) fn over_steps_with(tables: &str, query: &str) -> String {
-    format!("{}, {tables}\n{query}", STEPS.trim_end())
+    format!("{}, {tables}\n{query}", steps().trim_end())
 }

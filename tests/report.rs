@@ -1,0 +1,325 @@
+//! `colonel analyze` and `colonel report` as their users see them: findings in words, the page's structure, and bad input.
+
+#![allow(missing_docs, reason = "a test is its own documentation")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use colonel::schema::columns::TableBuilder as _;
+use colonel::schema::manifest::Loss;
+use colonel::schema::tables::KernelsBuilder;
+use colonel::session::synthetic::{SyntheticGuest, bottlenecks, kernel};
+use colonel::session::{NewSession, SessionWriter, SessionsDir};
+
+const BEGIN_NS: i64 = 1_795_497_123_000_000_000;
+
+struct Sessions {
+    folder: tempfile::TempDir,
+}
+
+impl Sessions {
+    fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    /// Writes a session by what is given its folder, with an id and times that stay.
+    fn make(&self, end: End, write: impl Fn(&Path)) -> PathBuf {
+        let new = NewSession {
+            command: vec!["python".to_owned(), "</pre><script>alert(1)</script>.py".to_owned()],
+            gate: "process".to_owned(),
+            ..NewSession::default()
+        };
+        let dir = SessionsDir::resolve(Some(self.folder.path())).unwrap();
+        let mut writer = SessionWriter::create(&dir, new).unwrap();
+        write(writer.path());
+        if end != End::Killed {
+            writer.seal(None, &mut |_, _, _| {}).unwrap();
+        }
+        if end == End::Compacted {
+            writer.compact(&mut |_, _, _| {}).unwrap();
+        }
+        let manifest = writer.manifest_mut();
+        manifest.id = "5e27fc0e".to_owned();
+        manifest.created_ns = BEGIN_NS;
+        if end == End::Killed {
+            // A process that is no more.
+            manifest.launcher = manifest
+                .launcher
+                .map(|id| colonel::schema::manifest::ProcessId { start_ticks: 1, ..id });
+        } else {
+            manifest.ended_ns = Some(BEGIN_NS + 12_400_000_000);
+        }
+        writer.write().unwrap();
+        let path = self.folder.path().join("5e27fc0e");
+        fs::rename(writer.path(), &path).unwrap();
+        path
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_colonel"))
+            .args(args)
+            .env("COLONEL_SESSIONS_DIR", self.folder.path())
+            .env_remove("COLONEL_LLM_API_KEY")
+            .current_dir(self.folder.path())
+            .output()
+            .unwrap()
+    }
+
+    /// Exit code, stdout and stderr.
+    fn words(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        let text = format!(
+            "exit {}\n--- stdout\n{}--- stderr\n{}",
+            output.status.code().unwrap(),
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap()
+        );
+        text.replace(self.folder.path().to_str().unwrap(), "SESSIONS")
+    }
+
+    /// The page without what is the same in each: styles and scripts.
+    fn page(&self) -> String {
+        let output = self.run(&["report", "-o", "page.html", "--force"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        fs::read_to_string(self.folder.path().join("page.html")).unwrap()
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    Compacted,
+    Sealed,
+    Killed,
+}
+
+fn bottlenecks_session(sessions: &Sessions) {
+    sessions.make(End::Compacted, |path| bottlenecks::write(path, BEGIN_NS).unwrap());
+}
+
+/// Text of the element that begins so, up to its end tag.
+fn without_elements(page: &str, begin: &str, end: &str) -> String {
+    let mut text = String::new();
+    let mut rest = page;
+    while let Some((before, after)) = rest.split_once(begin) {
+        let (_, after) = after.split_once(end).unwrap();
+        text += before;
+        rest = after;
+    }
+    text + rest
+}
+
+fn body(page: &str) -> String {
+    let text = without_elements(page, "<style>", "</style>");
+    without_elements(&text, "<script", "</script>")
+}
+
+#[test]
+fn findings_in_words() {
+    let sessions = Sessions::new();
+    bottlenecks_session(&sessions);
+    insta::assert_snapshot!("analyze", sessions.words(&["analyze"]));
+    let text = sessions.words(&["analyze", "--format", "md"]);
+    assert!(text.contains("# Bottlenecks of session 5e27fc0e"), "{text}");
+    assert_eq!(
+        text.matches("```sql").count(),
+        13,
+        "12 rules, one_stream for both ranks: {text}"
+    );
+}
+
+#[test]
+fn the_page_has_its_parts_and_foreign_text_is_no_markup() {
+    let sessions = Sessions::new();
+    bottlenecks_session(&sessions);
+    let page = sessions.page();
+    for id in [
+        "findings",
+        "timeline",
+        "kernels",
+        "layers0",
+        "steps",
+        "streams",
+        "waits",
+        "durations",
+        "waves",
+        "losses",
+        "devices",
+    ] {
+        assert_eq!(page.matches(&format!("id=\"{id}\"")).count(), 1, "{id}");
+    }
+    let text = body(&page);
+    assert!(text.contains("&lt;script&gt;alert(1)"), "{text}");
+    assert!(
+        !page.contains("<script>alert(1)") && !page.contains("</script><b>step"),
+        "a name ends an element"
+    );
+    assert!(
+        !text.contains("src=") && !text.contains("href="),
+        "the page loads something: {text}"
+    );
+    assert_eq!(text.matches("class=\"finding ").count(), 13);
+    let data = page
+        .split_once("type=\"application/json\">")
+        .unwrap()
+        .1
+        .split_once("</script>")
+        .unwrap()
+        .0;
+    let data: serde_json::Value = serde_json::from_str(data).unwrap();
+    let lanes: Vec<_> = data["timeline"]["lanes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|lane| lane["label"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        lanes[..7],
+        [
+            "NVTX 0, thread 100, pid 100",
+            "NVTX 1, thread 100, pid 100",
+            "steps, pid 100",
+            "layers, pid 100",
+            "stream 7, pid 100",
+            "stream 13, pid 100",
+            "copies, pid 100"
+        ]
+    );
+    let spans: Vec<_> = data["timeline"]["lanes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|lane| lane["spans"].as_u64().unwrap())
+        .collect();
+    assert_eq!(
+        spans[2..6],
+        [16, 96, 16 * 26, 1],
+        "steps, layers, kernels of both streams"
+    );
+    assert!(page.len() < 1_500_000, "{} bytes", page.len());
+}
+
+#[test]
+fn markdown_is_two_files() {
+    let sessions = Sessions::new();
+    bottlenecks_session(&sessions);
+    let text = sessions.words(&["report", "--format", "md", "-o", "out"]);
+    assert_eq!(
+        text,
+        "exit 0\n--- stdout\nout/summary.md\nout/bottlenecks.md\n--- stderr\n"
+    );
+    let summary = fs::read_to_string(sessions.folder.path().join("out/summary.md")).unwrap();
+    insta::assert_snapshot!("report_summary_md", summary);
+    let text = sessions.words(&["report", "--format", "text"]);
+    assert!(
+        text.contains("launch_bound") && text.contains("gemm_1_2_waves"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_file_that_exists_is_kept() {
+    let sessions = Sessions::new();
+    bottlenecks_session(&sessions);
+    fs::write(sessions.folder.path().join("mine.html"), "mine").unwrap();
+    let text = sessions.words(&["report", "-o", "mine.html"]);
+    assert_eq!(
+        text,
+        "exit 1\n--- stdout\n--- stderr\ncolonel: `mine.html` exists and is not overwritten without `--force`\n"
+    );
+    assert_eq!(
+        fs::read_to_string(sessions.folder.path().join("mine.html")).unwrap(),
+        "mine"
+    );
+    assert_eq!(
+        sessions.words(&["report", "-o", "mine.html", "--force"]),
+        "exit 0\n--- stdout\nmine.html\n--- stderr\n"
+    );
+    let text = sessions.words(&["report", "-o", "nowhere/page.html"]);
+    assert!(
+        text.starts_with("exit 1")
+            && text.contains("failed to write `nowhere/page.html`")
+            && text.contains("No such file"),
+        "{text}"
+    );
+    let text = sessions.words(&["report", "-o", "."]);
+    assert!(text.contains("is a folder: name a file"), "{text}");
+}
+
+#[test]
+fn a_session_without_kernels_says_why() {
+    let sessions = Sessions::new();
+    sessions.make(End::Sealed, |_| {});
+    let page = sessions.page();
+    assert!(body(&page).contains("No kernels: "), "{}", body(&page));
+    assert!(!page.contains("id=\"timeline\""));
+    let text = sessions.words(&["analyze"]);
+    assert!(
+        text.contains("no findings: 12 rules looked at 0 kernels and 0 steps"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_killed_run_with_losses_and_without_windows_has_a_page() {
+    let sessions = Sessions::new();
+    sessions.make(End::Killed, |path| {
+        let mut guest = SyntheticGuest::new(path, 100);
+        guest.process.windows.clear();
+        guest.process.losses.push(Loss {
+            pid: None,
+            kind: "kernels".to_owned(),
+            reason: "dropped_by_cupti".to_owned(),
+            count: Some(1_234),
+            first_ns: BEGIN_NS,
+            last_ns: BEGIN_NS,
+        });
+        let mut kernels = KernelsBuilder::default();
+        // No device is known, so there are no waves; times as a damaged record may have them.
+        kernels.push(kernel(100, "a", i64::MIN + 1, 10));
+        kernels.push(kernel(100, "b", BEGIN_NS, -50));
+        kernels.push(kernel(100, "c", i64::MAX - 20, 10));
+        guest.seal(&mut kernels).unwrap();
+        guest.write_process().unwrap();
+    });
+    let page = sessions.page();
+    let text = body(&page);
+    assert!(text.contains("1,234 kernels lost: CUPTI dropped them"), "{text}");
+    assert!(text.contains("ended before it could seal"), "{text}");
+    assert!(!page.contains("NaN"), "{text}");
+    assert!(sessions.run(&["analyze"]).status.success());
+}
+
+#[test]
+fn the_findings_are_there_though_the_model_is_not() {
+    let sessions = Sessions::new();
+    bottlenecks_session(&sessions);
+    // A port that nobody listens on: bound, and let go.
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let url = format!("http://127.0.0.1:{port}/v1");
+    let output = self::Command::new(env!("CARGO_BIN_EXE_colonel"))
+        .args(["analyze", "--llm", &url])
+        .env("COLONEL_SESSIONS_DIR", sessions.folder.path())
+        .env("COLONEL_LLM_API_KEY", "very-secret")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let (out, err) = (
+        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    );
+    assert!(out.contains("launch_bound"), "{out}");
+    assert!(err.contains("did not answer"), "{err}");
+    assert!(!out.contains("very-secret") && !err.contains("very-secret"));
+    assert!(
+        sessions
+            .words(&["analyze", "--llm", "localhost"])
+            .contains("is no address of a model")
+    );
+}
