@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::schema::columns::TableBuilder as _;
 use crate::schema::tables::{
-    DevicesBuilder, KernelsBuilder, MemcpysBuilder, NvtxRangeRow, NvtxRangesBuilder, SynchronizationRow,
+    DevicesBuilder, KernelRow, KernelsBuilder, MemcpysBuilder, NvtxRangeRow, NvtxRangesBuilder, SynchronizationRow,
     SynchronizationsBuilder,
 };
 use crate::session::synthetic::{SyntheticGuest, h100, kernel, memcpy};
@@ -17,9 +17,10 @@ pub const STEPS: i64 = 16;
 /// Layers of each step.
 pub const LAYERS: u32 = 6;
 
-const NUMBERS: [&str; LAYERS as usize] = ["0", "1", "2", "3", "4", "5"];
 const PREFILL: i64 = 9;
 const HANGS: i64 = 12;
+/// A name that would be markup, and end a script.
+const STEP: &str = "</script><b>step";
 const STEP_NS: i64 = 600_000;
 
 /// Writes what the guests leave, in a session that is not sealed yet.
@@ -53,12 +54,15 @@ struct Rows {
     copies: MemcpysBuilder,
     waits: SynchronizationsBuilder,
     ranges: NvtxRangesBuilder,
+    /// Correlation id of the last launch.
+    launched: u32,
 }
 
 impl Rows {
     fn step(&mut self, pid: u32, rank: i64, step: i64, start_ns: i64) {
         let is_prefill = step == PREFILL;
-        self.kernels.push(kernel(pid, "embedding", start_ns, 1_200));
+        let step_ids = (self.launched, self.launched + 2 + 4 * LAYERS);
+        self.launch(kernel(pid, "embedding", start_ns, 1_200));
         let mut at = start_ns + 7_200;
         for copy in 0..3 {
             let mut row = memcpy(pid, "HtoD", 64, at + 500 * copy, 400);
@@ -66,7 +70,8 @@ impl Rows {
             self.copies.push(row);
             self.waits.push(wait(pid, at + 500 * copy, 450));
         }
-        for layer in NUMBERS {
+        for layer in 0..LAYERS {
+            let (layer_ns, before) = (at, self.launched);
             // Norm and activation are tiny; the product has 1.2 waves, and is longer on the second rank and in prefill.
             let product_ns = (6_000 + 2_000 * rank) * if is_prefill { 8 } else { 1 };
             for (name, ns, grid) in [
@@ -76,27 +81,40 @@ impl Rows {
                 ("residual_add<x & y>", 1_300, 19),
             ] {
                 let mut row = kernel(pid, name, at, ns);
-                (row.layer, row.layer_source) = (Some(layer), Some("nvtx"));
                 row.grid_x = grid * if is_prefill { 2 } else { 1 };
-                row.nvtx_path = Some("model");
-                self.kernels.push(row);
+                self.launch(row);
                 at += ns + 6_000;
             }
-            if step == HANGS && layer == "2" {
+            let name = format!("layers.{layer}");
+            let path = format!("model/{STEP}/{name}");
+            self.ranges.push(range(
+                pid,
+                &name,
+                (&path, 2),
+                (layer_ns, at - 6_000),
+                (before, self.launched),
+            ));
+            if step == HANGS && layer == 2 {
                 at += 230_000;
             }
         }
-        self.kernels.push(kernel(pid, "ncclDevKernel_AllReduce", at, 3_500));
-        self.ranges
-            .push(range(pid, "model", 0, "model", start_ns - 10_000, at + 5_000));
+        self.launch(kernel(pid, "ncclDevKernel_AllReduce", at, 3_500));
+        let path = format!("model/{STEP}");
         self.ranges.push(range(
             pid,
-            "</script><b>step",
-            1,
-            "model/</script><b>step",
-            start_ns - 8_000,
-            at,
+            "model",
+            ("model", 0),
+            (start_ns - 10_000, at + 5_000),
+            step_ids,
         ));
+        self.ranges
+            .push(range(pid, STEP, (&path, 1), (start_ns - 8_000, at), step_ids));
+    }
+
+    fn launch(&mut self, mut row: KernelRow<'_>) {
+        self.launched += 1;
+        row.correlation_id = self.launched;
+        self.kernels.push(row);
     }
 }
 
@@ -114,7 +132,13 @@ fn wait(pid: u32, start_ns: i64, ns: i64) -> SynchronizationRow<'static> {
     }
 }
 
-fn range<'a>(pid: u32, name: &'a str, depth: u32, path: &'a str, start_ns: i64, end_ns: i64) -> NvtxRangeRow<'a> {
+fn range<'a>(
+    pid: u32,
+    name: &'a str,
+    (path, depth): (&'a str, u32),
+    (start_ns, end_ns): (i64, i64),
+    (before, last): (u32, u32),
+) -> NvtxRangeRow<'a> {
     NvtxRangeRow {
         pid,
         thread_id: pid,
@@ -127,8 +151,8 @@ fn range<'a>(pid: u32, name: &'a str, depth: u32, path: &'a str, start_ns: i64, 
         path,
         start_ns,
         end_ns: Some(end_ns),
-        start_correlation_id: None,
-        end_correlation_id: None,
+        start_correlation_id: Some(before),
+        end_correlation_id: Some(last),
         window: 1,
     }
 }
