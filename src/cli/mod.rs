@@ -1,8 +1,7 @@
 //! The command line: one file a command, arguments and messages, no logic.
 
-pub mod compare;
-pub mod config;
 pub mod analyze;
+pub mod compare;
 pub mod config;
 pub mod control;
 pub mod doctor;

@@ -17,12 +17,12 @@ with k as (
   select p.pid, p.device_id, p.i, p.last_i, coalesce(max(k.i) filter (not {BEFORE}), p.last_i) as behind
   from passes p left join k on p.pid = k.pid and p.device_id = k.device_id and k.i > p.last_i and k.i < p.i
     and k.layer is not null
-  where p.l + 1 < p.last_l group by all
+  where p.l + 1 < p.last_l group by p.pid, p.device_id, p.i, p.last_i
 ), ends as (
   select t.pid, t.device_id, t.i, t.behind, coalesce(min(k.i) filter ({BEFORE}), t.i - 1) as upto
   from turns t left join k on t.pid = k.pid and t.device_id = k.device_id and k.i > t.last_i and k.i < t.i
     and k.layer is not null and k.i > t.behind
-  group by all
+  group by t.pid, t.device_id, t.i, t.behind
 ), borders as (
   select w.pid, w.device_id, w.i from ends e join waits w on e.pid = w.pid and e.device_id = w.device_id
     and w.i > e.behind and (w.i <= e.upto or (w.i = e.i and e.behind = e.i - 1))

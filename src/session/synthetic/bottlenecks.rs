@@ -64,6 +64,10 @@ impl Rows {
         let step_ids = (self.launched, self.launched + 2 + 4 * LAYERS);
         self.launch(kernel(pid, "embedding", start_ns, 1_200));
         let mut at = start_ns + 7_200;
+        let ids = (self.launched - 1, self.launched);
+        let path = format!("model/{STEP}/embedding");
+        self.ranges
+            .push(range(pid, "embedding", (&path, 2), (start_ns, start_ns + 1_000), ids));
         for copy in 0..3 {
             let mut row = memcpy(pid, "HtoD", 64, at + 500 * copy, 400);
             row.src_kind = "pageable";
@@ -99,6 +103,10 @@ impl Rows {
             }
         }
         self.launch(kernel(pid, "ncclDevKernel_AllReduce", at, 3_500));
+        let ids = (self.launched - 1, self.launched);
+        let path = format!("model/{STEP}/lm_head");
+        self.ranges
+            .push(range(pid, "lm_head", (&path, 2), (at - 1_000, at), ids));
         let path = format!("model/{STEP}");
         self.ranges.push(range(
             pid,
