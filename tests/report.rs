@@ -125,8 +125,8 @@ fn findings_in_words() {
     assert!(text.contains("# Bottlenecks of session 5e27fc0e"), "{text}");
     assert_eq!(
         text.matches("```sql").count(),
-        13,
-        "12 rules, one_stream for both ranks: {text}"
+        14,
+        "12 rules, two of them for both ranks: {text}"
     );
 }
 
@@ -160,7 +160,7 @@ fn the_page_has_its_parts_and_foreign_text_is_no_markup() {
         !text.contains("src=") && !text.contains("href="),
         "the page loads something: {text}"
     );
-    assert_eq!(text.matches("class=\"finding ").count(), 13);
+    assert_eq!(text.matches("class=\"finding ").count(), 14);
     let data = page
         .split_once("type=\"application/json\">")
         .unwrap()

@@ -22,6 +22,7 @@ use crate::run::flavors::{FLAVORS, Flavor};
 use crate::run::knobs::Knobs;
 use crate::run::{Choice, Gate, GateBy, Launch, Outcome, RunError, Settings, Summary, Trace};
 use crate::schema::env as variables;
+use crate::schema::manifest::SessionState;
 use crate::session::{Session, SessionError};
 
 /// Run a command and record what it does on the GPU
@@ -173,7 +174,11 @@ fn show_option(args: &Args) -> String {
 fn found(session: &str, args: &Args) -> String {
     let open = || {
         let session = Session::open(&args.sessions.resolve()?, session.as_ref())?;
-        Findings::of(&session, None)
+        // An interrupt ends compaction: who sent it does not want to wait for this, either.
+        match session.manifest().state {
+            SessionState::Compacted => Findings::of(&session, None),
+            _ => Ok(Findings::default()),
+        }
     };
     let Ok(findings) = open() else { return String::new() };
     let lines = findings_in_short(&findings);

@@ -57,7 +57,8 @@ fn a_recorded_run_is_summed_up() {
     assert!(lines[1].starts_with("         1,500 kernels  0 lost  "), "{said}");
     let pattern = format!("pl.scan_parquet(\".colonel/sessions/{id}/kernels/**/*.parquet\")");
     assert_eq!(lines[2], format!("         next: colonel show   {pattern}"));
-    assert_eq!(lines.len(), 3, "{said}");
+    assert_eq!(lines[3], "colonel: what costs time (`colonel analyze` says more)");
+    assert!(lines[4..].iter().all(|line| line.starts_with("         ")), "{said}");
 
     let json: serde_json::Value =
         serde_json::from_slice(&fs::read(place.path().join("summary.json")).unwrap()).unwrap();

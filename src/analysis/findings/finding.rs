@@ -110,6 +110,9 @@ pub struct Finding {
     pub sql: String,
 }
 
+/// Of fewer kernels no share means anything.
+const LEAST_KERNELS: u64 = 100;
+
 /// All findings of a session, the gravest first.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Findings {
@@ -133,7 +136,9 @@ impl Findings {
 
     /// What the rules say of this.
     pub fn by(evidence: Evidence) -> Self {
-        let mut findings: Vec<_> = rules::ALL.iter().flat_map(|rule| rule(&evidence)).collect();
+        let has_enough = evidence.kernel_count() >= LEAST_KERNELS;
+        let rules = rules::ALL.iter().filter(|_| has_enough);
+        let mut findings: Vec<_> = rules.flat_map(|rule| rule(&evidence)).collect();
         findings.sort_by(|a, b| {
             let by_share = b.share.total_cmp(&a.share);
             a.severity.cmp(&b.severity).then(by_share).then(a.rule.cmp(b.rule))
