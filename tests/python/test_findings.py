@@ -56,7 +56,7 @@ def test_the_sql_gives_the_figures(session: str) -> None:
         assert len(rows) == 1, finding["rule"]
         figures = {figure["name"]: figure["value"] for figure in finding["figures"]}
         assert result.columns == list(figures), finding["rule"]
-        for name, value in zip(result.columns, rows[0]):
+        for name, value in zip(result.columns, rows[0], strict=True):
             assert float(value) == pytest.approx(figures[name], rel=1e-9), (finding["rule"], name)
 
 
@@ -64,9 +64,7 @@ def test_every_rule_finds_what_was_put_in(tmp_path: Path) -> None:
     made = cargo_run("--example", "synthetic_bottlenecks", "--", str(tmp_path)).strip()
     found = analyze(made)["findings"]
     assert {finding["rule"] for finding in found} == RULES
-    figures = {
-        finding["rule"]: {figure["name"]: figure["value"] for figure in finding["figures"]} for finding in found
-    }
+    figures = {finding["rule"]: {figure["name"]: figure["value"] for figure in finding["figures"]} for finding in found}
     assert figures["outlier_steps"]["outliers"] == 2, "one step hangs, on both ranks"
     assert figures["rank_skew"]["ranks"] == 2
     assert figures["copies_in_loop"]["pageable_copies"] == figures["copies_in_loop"]["copies"] == 2 * 16 * 3
