@@ -122,14 +122,16 @@ impl Graphs {
         }
     }
 
-    fn remember(&self, guest: &Guest, handle: Handle, graph: Graph) {
+    fn remember(&self, guest: &Guest, handle: Handle, graph: Graph) -> bool {
         let mut graphs = lock(&self.graphs);
-        if graphs.len() < MAX_KNOWN {
+        let has_room = graphs.len() < MAX_KNOWN;
+        if has_room {
             graphs.insert(handle, graph);
         } else {
             drop(graphs);
             too_many(guest, graph.runs.all().len() as u64);
         }
+        has_room
     }
 
     /// A graph was copied, by itself or as a child graph into `parent`. The copies of its own child graphs are new, too.
@@ -137,11 +139,13 @@ impl Graphs {
         let (Some(driver), Some(runs)) = (self.driver(), self.runs(from)) else {
             return;
         };
+        let copies = Vec::new();
+        if !self.remember(guest, to, Graph { runs, copies }) {
+            return;
+        }
         if let Some(parent) = parent {
             lock(&self.graphs).entry(parent).or_default().copies.push(to);
         }
-        let copies = Vec::new();
-        self.remember(guest, to, Graph { runs, copies });
         let children = driver.nodes(from).zip(driver.nodes(to));
         for ((_, from), (_, inner)) in children
             .into_iter()
@@ -151,7 +155,7 @@ impl Graphs {
         }
     }
 
-    /// A child graph was added to `parent`: it is a copy, unless the handle says otherwise.
+    /// A child graph was added to `parent`, which holds a copy of it.
     fn added(&self, guest: &Guest, parent: Handle, node: Handle, child: Handle) {
         if let Some(copy) = self.driver().and_then(|driver| driver.child(node)) {
             self.copied(guest, child, copy, Some(parent));

@@ -109,3 +109,97 @@ impl Capture {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    /// Nodes of the graphs that streams 1 and 2 capture into; the graph of a stream is 10 times its handle.
+    static NODES: [AtomicUsize; 3] = [const { AtomicUsize::new(0) }; 3];
+
+    /// Stream 3 does not capture, stream 4 may not be asked.
+    unsafe extern "C" fn capture_info(
+        stream: Handle,
+        status: *mut u32,
+        _: *mut u64,
+        graph: *mut Handle,
+        _: *mut Handle,
+        _: *mut usize,
+    ) -> u32 {
+        // SAFETY: places of the caller's.
+        unsafe {
+            *status = u32::from(stream != 3);
+            *graph = stream * 10;
+        }
+        if stream == 4 { 900 } else { 0 }
+    }
+
+    unsafe extern "C" fn graph_nodes(graph: Handle, _: *mut Handle, count: *mut usize) -> u32 {
+        let nodes = NODES.get(graph / 10).map_or(0, |nodes| nodes.load(Ordering::SeqCst));
+        // SAFETY: a place of the caller's.
+        unsafe { *count = nodes };
+        0
+    }
+
+    fn path(text: &str) -> Path {
+        Some(Arc::from(text))
+    }
+
+    fn ended(captures: &Captures, stream: Handle, count: u32) -> Vec<(u32, u32, String)> {
+        let runs = captures.take(stream).unwrap().into_notes().unwrap().finish(count);
+        let texts = runs
+            .iter()
+            .map(|run| run.path.as_deref().unwrap_or_default().to_owned());
+        texts.zip(&runs).map(|(text, run)| (run.begin, run.end, text)).collect()
+    }
+
+    #[test]
+    fn a_thread_notes_each_capture_that_it_has_open() {
+        let driver = Driver::of_captures(capture_info, graph_nodes);
+        let captures = Captures::default();
+        assert!(!is_capturing());
+        captures.begin(1, Notes::default());
+        NODES[1].store(2, Ordering::SeqCst);
+        note(&driver, &path("a"));
+        captures.begin(2, Notes::default());
+        NODES[1].store(5, Ordering::SeqCst);
+        NODES[2].store(7, Ordering::SeqCst);
+        note(&driver, &path("b"));
+        // Another thread has none open, and may end one.
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                assert!(!is_capturing());
+                note(&driver, &path("other"));
+                let first =
+                    [(0, 2, ""), (2, 5, "a"), (5, 6, "b")].map(|(begin, end, text)| (begin, end, text.to_owned()));
+                assert_eq!(ended(&captures, 1, 6), first);
+            });
+        });
+        NODES[2].store(8, Ordering::SeqCst);
+        note(&driver, &path("c"));
+        let second = [(0, 7, ""), (7, 8, "b"), (8, 9, "c")].map(|(begin, end, text)| (begin, end, text.to_owned()));
+        assert_eq!(ended(&captures, 2, 9), second);
+        assert!(!is_capturing() && captures.take(2).is_none());
+    }
+
+    #[test]
+    fn a_capture_whose_end_was_not_seen_is_left() {
+        let driver = Driver::of_captures(capture_info, graph_nodes);
+        let captures = Captures::default();
+        captures.begin(3, Notes::default());
+        note(&driver, &path("a"));
+        note(&driver, &path("b"));
+        assert!(!is_capturing());
+    }
+
+    #[test]
+    fn a_capture_that_may_not_be_asked_about_is_not_known() {
+        let driver = Driver::of_captures(capture_info, graph_nodes);
+        let captures = Captures::default();
+        captures.begin(4, Notes::default());
+        note(&driver, &path("a"));
+        assert_eq!(captures.take(4).unwrap().into_notes().err(), Some(900));
+    }
+}

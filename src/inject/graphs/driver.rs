@@ -69,6 +69,26 @@ impl Driver {
         })
     }
 
+    /// A driver of before 12.3 that knows captures alone.
+    #[cfg(test)]
+    pub(crate) fn of_captures(
+        ask: CaptureInfo2,
+        graph_nodes: unsafe extern "C" fn(Handle, Out<Handle>, Out<usize>) -> u32,
+    ) -> Driver {
+        extern "C" fn no_type(_: Handle, _: Out<u32>) -> u32 {
+            1
+        }
+        extern "C" fn no_child(_: Handle, _: Out<Handle>) -> u32 {
+            1
+        }
+        Driver {
+            capture_info: CaptureInfo::Two(ask),
+            graph_nodes,
+            node_type: no_type,
+            child_graph: no_child,
+        }
+    }
+
     /// How far the capture of a stream is.
     pub(crate) fn captured(&self, stream: Handle) -> Captured {
         let (mut capture, mut id, mut graph) = (0, 0, 0);
