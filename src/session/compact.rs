@@ -107,7 +107,8 @@ impl<'a> Compaction<'a> {
         let expected = parts.parts.iter().map(|part| part.rows()).sum();
         let new = self.make_work_folder(folder)?;
         let file = new.join("000001.parquet");
-        let mut columns = self.kernel_columns(folder, &parts)?;
+        // Nothing is written yet, but whoever wants to stop is heard.
+        let mut columns = self.kernel_columns(folder, &parts, &mut || progress(0))?;
         let result = self
             .write(&file, parts, columns.as_mut(), progress)
             .and_then(|()| check_rows(&file, &folder.path, expected));
@@ -159,12 +160,17 @@ impl<'a> Compaction<'a> {
     }
 
     /// What fills in the columns of `kernels` that need the whole.
-    fn kernel_columns(&self, folder: &ProcessFolder, parts: &Parts) -> Result<Option<KernelColumns<'a>>, SessionError> {
+    fn kernel_columns(
+        &self,
+        folder: &ProcessFolder,
+        parts: &Parts,
+        looked: &mut dyn FnMut(),
+    ) -> Result<Option<KernelColumns<'a>>, SessionError> {
         if self.table.name != "kernels" {
             return Ok(None);
         }
         let paths = KernelPaths::read(self.session, folder.process).map_err(SessionError::io("read", self.session))?;
-        let layers = LayerFiller::new(parts.clone(), &paths);
+        let layers = LayerFiller::new(parts.clone(), &paths, looked);
         Ok(Some(KernelColumns {
             annotator: Annotator::new(self.devices),
             layers: layers.map_err(SessionError::parquet(&folder.path))?,

@@ -15,13 +15,16 @@ use crate::session::kernel_paths::{KernelPaths, NEEDED};
 use crate::session::model_part::{Part, PathParts};
 use crate::session::scan::{Parts, wanted_schema};
 use crate::session::sorted::SortedScan;
-use crate::session::structure::{COLUMNS, Finder, Lookup};
+use crate::session::structure::{COLUMNS, Finder, Lookup, Spot};
 use crate::session::{Session, SessionError};
 
 /// `layer_source` of a layer that ranges name.
 const BY_NVTX: &str = "nvtx";
 /// `layer_source` of a layer found by structure.
 pub const BY_STRUCTURE: &str = "structure";
+
+/// What ranges would call the norm behind the last layer.
+const FINAL_NORM: &str = "norm";
 
 /// Fills the columns `layer` and `layer_source` in.
 #[derive(Debug)]
@@ -32,12 +35,14 @@ pub(crate) struct LayerFiller {
 }
 
 impl LayerFiller {
-    /// For the kernels of one process. What can't be read is left out here, and told by who reads them next.
-    pub(crate) fn new(parts: Parts, paths: &KernelPaths) -> Result<Self, ArrowError> {
+    /// For the kernels of one process. What can't be read is left out here, and told by who reads them next. Calls `looked`
+    /// now and then.
+    pub(crate) fn new(parts: Parts, paths: &KernelPaths, looked: &mut dyn FnMut()) -> Result<Self, ArrowError> {
         let mut finder = Finder::default();
         let columns = with_needed(&COLUMNS);
         for batch in SortedScan::new(parts, wanted_schema("kernels", &columns)) {
             finder.add(&paths.fill(&batch?)?)?;
+            looked();
         }
         Ok(Self {
             parts: PathParts::default(),
@@ -55,7 +60,8 @@ impl LayerFiller {
             let (part, source) = match (part(row), by_structure) {
                 (Some(Part::Named(name)), _) => (Some(name.as_str()), BY_NVTX),
                 (Some(Part::Layer(layer)), _) => (Some(number(&mut self.texts, *layer)), BY_NVTX),
-                (None, Some(layer)) => (Some(number(&mut self.texts, layer)), BY_STRUCTURE),
+                (None, Some(Spot::Layer(layer))) => (Some(number(&mut self.texts, layer)), BY_STRUCTURE),
+                (None, Some(Spot::FinalNorm)) => (Some(FINAL_NORM), BY_STRUCTURE),
                 (None, None) => (None, ""),
             };
             layers.append_option(part);
@@ -140,7 +146,7 @@ impl Session {
                 _ => {
                     let paths = KernelPaths::read(self.path(), process);
                     let paths = paths.map_err(SessionError::io("read", self.path()))?;
-                    let layers = LayerFiller::new(parts.clone(), &paths)
+                    let layers = LayerFiller::new(parts.clone(), &paths, &mut || ())
                         .map_err(|error| SessionError::parquet(&path)(ParquetError::from(error)))?;
                     Some((paths, layers))
                 }

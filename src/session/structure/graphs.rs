@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::session::structure::Spot;
 use crate::session::structure::anchors::numbered;
 use crate::session::structure::names::Names;
 use crate::session::structure::passes::{Pass, passes};
@@ -49,9 +50,9 @@ impl Graph {
         true
     }
 
-    /// The layer of each node that has one, and how many layers there are; `None` where the graph does not repeat. Nodes
+    /// The place of each node that has one, and how many layers there are; `None` where the graph does not repeat. Nodes
     /// are numbered as they were captured; a graph built otherwise may only show its order as it runs.
-    pub(crate) fn layers(&self, names: &Names) -> Option<(Vec<(u64, u16)>, u16)> {
+    pub(crate) fn layers(&self, names: &Names) -> Option<(Vec<(u64, Spot)>, u16)> {
         let captured: Vec<Node> = self.nodes.values().copied().collect();
         let mut run = captured.clone();
         run.sort_unstable_by_key(|node| node.rank);
@@ -64,12 +65,14 @@ impl Graph {
         };
         let numbered = numbered(&pass, |at| order[at].said, |at| names.is_norm(order[at].name));
         let ends = numbered.starts.iter().skip(1).map(|&(start, _)| start);
-        let mut layers = Vec::new();
+        let mut spots = Vec::new();
         for (&(start, layer), end) in numbered.starts.iter().zip(ends.chain([numbered.end])) {
             let Some(layer) = layer else { continue };
-            layers.extend(order[start..end].iter().map(|node| (node.number, layer)));
+            spots.extend(order[start..end].iter().map(|node| (node.number, Spot::Layer(layer))));
         }
-        Some((layers, u16::try_from(numbered.starts.len()).unwrap_or(u16::MAX)))
+        let behind = order.get(numbered.end).filter(|node| names.is_norm(node.name));
+        spots.extend(behind.map(|node| (node.number, Spot::FinalNorm)));
+        Some((spots, u16::try_from(numbered.starts.len()).unwrap_or(u16::MAX)))
     }
 }
 

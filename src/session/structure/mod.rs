@@ -5,7 +5,8 @@
 //! graphs that are only pieces of a step, are looked at in the order of launch. There, a number of layers counts when two
 //! passes have it: a repetition that comes once may be any loop.
 //!
-//! What lies before the first layer and behind the last one has no layer. Where a window opened or closed in the middle of a
+//! What lies before the first layer and behind the last one has no layer, but for the norm right behind the last one, which
+//! is the model's final one. Where a window opened or closed in the middle of a
 //! step, its layers are counted from the end that is there.
 //!
 //! Ranges that name the layers of some kernels say where the others' begin, and their numbers.
@@ -53,6 +54,15 @@ pub(crate) const COLUMNS: [&str; 9] = [
 
 /// Passes with the same number of layers among all, at least: one in this many.
 const RARE: usize = 20;
+
+/// Where a kernel lies in a forward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spot {
+    /// In a layer, from 0.
+    Layer(u16),
+    /// It is the norm behind the last layer.
+    FinalNorm,
+}
 
 /// A graph of a device.
 type GraphKey = (u32, u32);
@@ -194,7 +204,7 @@ impl Finder {
 #[derive(Debug, Default)]
 pub(crate) struct Layers {
     /// Nodes of the graphs that hold a whole pass.
-    graphs: FxHashMap<GraphKey, FxHashMap<u64, u16>>,
+    graphs: FxHashMap<GraphKey, FxHashMap<u64, Spot>>,
     streams: BTreeMap<u32, Vec<Mark>>,
 }
 
@@ -228,17 +238,17 @@ impl Lookup {
         }
     }
 
-    /// The layer of each row.
-    pub(crate) fn of(&mut self, batch: &RecordBatch) -> Result<Vec<Option<u16>>, ArrowError> {
+    /// The place of each row.
+    pub(crate) fn of(&mut self, batch: &RecordBatch) -> Result<Vec<Option<Spot>>, ArrowError> {
         let rows = Rows::of(batch)?;
-        let layers = (0..batch.num_rows()).map(|row| {
+        let spots = (0..batch.num_rows()).map(|row| {
             let launch = self.launches.number(rows.correlations[row]);
-            self.layer(rows.devices[row], launch, rows.node(row))
+            self.spot(rows.devices[row], launch, rows.node(row))
         });
-        Ok(layers.collect())
+        Ok(spots.collect())
     }
 
-    fn layer(&mut self, device: u32, launch: i64, node: Option<(u32, u64)>) -> Option<u16> {
+    fn spot(&mut self, device: u32, launch: i64, node: Option<(u32, u64)>) -> Option<Spot> {
         if let Some((graph, node)) = node
             && let Some(nodes) = self.layers.graphs.get(&(device, graph))
         {
@@ -258,7 +268,7 @@ impl Lookup {
                 false => marks.partition_point(|mark| mark.place <= place),
             };
         }
-        marks.get(last.checked_sub(1)?)?.layer
+        marks.get(last.checked_sub(1)?)?.spot
     }
 }
 

@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use super::tests::{found_with, judge};
+use super::Spot;
+use super::tests::{found_with, judge, spots_with};
 use crate::session::synthetic::model::Launched;
 
 const LAYERS: u16 = 24;
@@ -72,6 +73,20 @@ fn every_kernel_of_vllm_is_right() {
         let a_layer = if name == "vllm-0.20.2-v1-eager" { 13 } else { 12 };
         assert_eq!(of_layers, 5 * usize::from(LAYERS) * a_layer, "{name}");
         assert_eq!((right, outside), (of_layers, 0), "{name}");
+    }
+}
+
+#[test]
+fn the_norm_behind_the_last_layer_is_the_final_one() {
+    for (name, launched) in all() {
+        let spots = spots_with(&launched, |_| None);
+        let norms: Vec<usize> = (0..spots.len())
+            .filter(|&at| spots[at] == Some(Spot::FinalNorm))
+            .collect();
+        let is_behind = |at: &usize| launched[at - 1].layer == Some(LAYERS - 1) && launched[*at].layer.is_none();
+        let behind: Vec<usize> = (1..launched.len()).filter(is_behind).collect();
+        assert_eq!(norms, behind, "{name}");
+        assert_eq!(norms.len(), 5, "{name}");
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::session::structure::Spot;
 use crate::session::structure::anchors::{Numbered, numbered};
 use crate::session::structure::names::Names;
 use crate::session::structure::passes::{Pass, WHOLE, passes};
@@ -41,29 +42,24 @@ pub(crate) struct Waiting {
     pub(crate) window: u32,
 }
 
-/// From here on, kernels are of this layer.
+/// From here on, kernels are there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mark {
     pub(crate) place: Place,
-    pub(crate) layer: Option<u16>,
+    pub(crate) spot: Option<Spot>,
 }
 
 /// A pass that was found.
 #[derive(Debug)]
 struct Found {
-    /// One a layer, and one behind the last.
+    layers: u16,
+    /// One a layer, one for the norm behind the last if there is one, and one behind all.
     marks: Vec<Mark>,
     /// Ranges say that it is one.
     is_said: bool,
     /// A window opened right before it, or closed right behind it: a step was cut there.
     opened: bool,
     closed: bool,
-}
-
-impl Found {
-    fn layers(&self) -> u16 {
-        u16::try_from(self.marks.len().saturating_sub(1)).unwrap_or(u16::MAX)
-    }
 }
 
 /// The stream of one device.
@@ -103,12 +99,11 @@ impl Stream {
             .collect();
         let safe = if is_last { count } else { count - count / 4 };
         let mut done = 0;
-        for pass in passes(&text, names, &edges, false) {
-            if pass.end() > safe {
-                break;
-            }
+        let mut passes = passes(&text, names, &edges, false).into_iter().peekable();
+        while let Some(pass) = passes.next_if(|pass| pass.end() <= safe) {
             done = pass.end();
-            self.note(&pass, names, is_last);
+            let next = passes.peek().map_or(usize::MAX, Pass::start);
+            self.note(&pass, next, names, is_last);
         }
         // What no pass was found in is given up, so that this comes to an end.
         let done = if done == 0 { safe } else { done };
@@ -124,18 +119,24 @@ impl Stream {
         }
     }
 
-    fn note(&mut self, pass: &Pass, names: &Names, is_last: bool) {
+    /// Keeps a pass; the next one begins at `next`.
+    fn note(&mut self, pass: &Pass, next: usize, names: &Names, is_last: bool) {
         let waiting = &self.waiting;
         let Numbered { starts, end, is_said } =
             numbered(pass, |at| waiting[at].said, |at| names.is_norm(waiting[at].name));
-        let mark = |(at, layer): (usize, Option<u16>)| Mark {
+        let mark = |(at, spot): (usize, Option<Spot>)| Mark {
             place: match waiting.get(at) {
                 Some(kernel) => kernel.place,
                 None => waiting
                     .last()
                     .map_or((i64::MAX, 0), |last| (last.place.0, last.place.1 + 1)),
             },
-            layer,
+            spot,
+        };
+        let has_norm = end < next && waiting.get(end).is_some_and(|kernel| names.is_norm(kernel.name));
+        let last = match has_norm {
+            true => [Some((end, Some(Spot::FinalNorm))), Some((end + 1, None))],
+            false => [Some((end, None)), None],
         };
         let ends = starts.iter().skip(1).map(|&(start, _)| start).chain([end]);
         let longest = starts.iter().zip(ends).map(|(&(start, _), end)| end - start).max();
@@ -150,7 +151,11 @@ impl Stream {
             is_said,
             opened: first != window(pass.start()),
             closed: window(end - 1) != window(behind) || (is_last && behind == waiting.len() - 1),
-            marks: starts.into_iter().chain([(end, None)]).map(mark).collect(),
+            layers: u16::try_from(starts.len()).unwrap_or(u16::MAX),
+            marks: (starts.into_iter().map(|(at, layer)| (at, layer.map(Spot::Layer))))
+                .chain(last.into_iter().flatten())
+                .map(mark)
+                .collect(),
         });
     }
 
@@ -158,7 +163,7 @@ impl Stream {
     pub(crate) fn count(&self, counts: &mut BTreeMap<u16, usize>) {
         self.found
             .iter()
-            .for_each(|pass| *counts.entry(pass.layers()).or_default() += 1);
+            .for_each(|pass| *counts.entry(pass.layers).or_default() += 1);
     }
 
     /// The marks of passes that ranges name or that have one of these numbers of layers, in order of launch. Of a step that
@@ -167,15 +172,17 @@ impl Stream {
         let depth = <[u16; 1]>::try_from(depths).map(|[depth]| depth);
         let mut marks = Vec::new();
         for mut pass in self.found {
-            let layers = pass.layers();
-            let missing = depth.ok().and_then(|depth| depth.checked_sub(layers)).unwrap_or(0);
+            let missing = depth.ok().and_then(|depth| depth.checked_sub(pass.layers)).unwrap_or(0);
             let is_cut = missing > 0 && pass.opened != pass.closed;
-            if !pass.is_said && !depths.contains(&layers) && !is_cut {
+            if !pass.is_said && !depths.contains(&pass.layers) && !is_cut {
                 continue;
             }
             if !pass.is_said && is_cut && pass.opened {
-                let numbers = pass.marks.iter_mut().filter_map(|mark| mark.layer.as_mut());
-                numbers.for_each(|layer| *layer += missing);
+                for mark in &mut pass.marks {
+                    if let Some(Spot::Layer(layer)) = &mut mark.spot {
+                        *layer += missing;
+                    }
+                }
             }
             marks.append(&mut pass.marks);
         }

@@ -44,6 +44,15 @@ fn found(launched: &[Launched]) -> Vec<Option<u16>> {
 
 /// The layers that structure gives, where kernels have these paths of ranges.
 pub(super) fn found_with(launched: &[Launched], path: impl Fn(&Launched) -> Option<String>) -> Vec<Option<u16>> {
+    let layer = |spot: Option<Spot>| match spot? {
+        Spot::Layer(layer) => Some(layer),
+        Spot::FinalNorm => None,
+    };
+    spots_with(launched, path).into_iter().map(layer).collect()
+}
+
+/// The places that structure gives.
+pub(super) fn spots_with(launched: &[Launched], path: impl Fn(&Launched) -> Option<String>) -> Vec<Option<Spot>> {
     let batch = batch(launched, path);
     let mut finder = Finder::default();
     for from in (0..batch.num_rows()).step_by(5000) {
