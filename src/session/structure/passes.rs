@@ -70,7 +70,7 @@ pub(crate) fn passes(text: &[u32], names: &Names, edges: &[usize], is_one: bool)
     }
     let mut found = Vec::new();
     let mut taken = Cover::new(text.len());
-    for (family, votes) in families.iter_mut().zip(&votes) {
+    for (number, (family, votes)) in families.iter_mut().zip(&votes).enumerate() {
         family
             .runs
             .retain(|run| 2 * taken.within(run.start, run.end) < run.end - run.start);
@@ -80,14 +80,16 @@ pub(crate) fn passes(text: &[u32], names: &Names, edges: &[usize], is_one: bool)
         let block = family.block(first.map_or(0, |(&place, _)| place), names);
         for pass in family.passes(text, names, &block, is_one) {
             taken.add(pass.start(), pass.end());
-            found.push(pass);
+            found.push((pass, number));
         }
     }
-    found.sort_by_key(|pass| (pass.start(), std::cmp::Reverse(pass.end())));
+    found.sort_by_key(|(pass, _)| (pass.start(), std::cmp::Reverse(pass.end())));
     let mut joined = Vec::<Pass>::new();
-    for mut pass in found {
+    let mut family_of_last = None;
+    for (mut pass, family) in found {
         let Some(last) = joined.last_mut() else {
             joined.push(pass);
+            family_of_last = Some(family);
             continue;
         };
         // Two families may claim the same kernels at their borders; the first one has them.
@@ -95,7 +97,9 @@ pub(crate) fn passes(text: &[u32], names: &Names, edges: &[usize], is_one: bool)
         if pass.layers() == 0 {
             continue;
         }
-        if pass.start() - last.end() <= SEAM && are_related(&text[last.layer()], &text[pass.layer()]) {
+        // Two of one family are two steps with little in between: it was followed as far as it goes.
+        let may_be_one = family_of_last.replace(family) != Some(family) && pass.start() - last.end() <= SEAM;
+        if may_be_one && are_related(&text[last.layer()], &text[pass.layer()]) {
             last.borders.extend(pass.borders);
             last.borders.dedup();
         } else {
@@ -409,6 +413,15 @@ mod tests {
         let layers = [&["nqwogudm"; 5][..], &["nqaogudm"]].concat().repeat(3);
         let words = [&["E"], &layers[..], &["L"]].concat();
         assert_eq!(borders(&words, true), [expected(1, &layers)]);
+    }
+
+    #[test]
+    fn steps_with_little_in_between_are_passes_of_their_own() {
+        let step = [&["nqaogud"; 5][..], &["L", "E"]].concat();
+        let found = borders(&[&["E"], &step.repeat(4)[..]].concat(), false);
+        let begins: Vec<usize> = found.iter().map(|borders| borders[0]).collect();
+        assert_eq!(begins, [1, 38, 75, 112]);
+        assert!(found.iter().all(|borders| borders.len() == 6), "{found:?}");
     }
 
     #[test]
