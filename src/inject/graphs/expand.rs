@@ -35,7 +35,7 @@ pub(crate) fn expand(graph: Handle, known: &impl Known) -> Option<Vec<Run>> {
 }
 
 /// Adds a graph's own nodes, then each child with its own children. On an H100 the children of one graph follow it in
-/// the order of their nodes; that a child's own children come before the next child is assumed.
+/// the order of their nodes, a child's own children before the next child.
 fn add(graph: Handle, known: &impl Known, outer: &Path, all: &mut Vec<Run>, next: &mut u32, depth: u32) -> Option<()> {
     let nodes = known.nodes(graph)?;
     let base = *next;
