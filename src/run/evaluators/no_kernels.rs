@@ -12,10 +12,11 @@ pub(super) fn why_no_kernels(manifest: &Manifest) -> String {
     let flavor = Flavor::named(&manifest.flavor).unwrap_or(&GENERIC);
     let processes = manifest.processes.as_slice();
     if processes.is_empty() {
-        let why = format!(
-            "no process of this command initialised CUDA{}",
-            unhappy_end(manifest.exit.as_ref())
-        );
+        let end = unhappy_end(manifest.exit.as_ref());
+        let mut why = format!("no process of this command initialised CUDA{end}");
+        if !end.is_empty() && !flavor.where_cuda_is.is_empty() {
+            why += "\nwhat it said itself comes first; where that is not the cause:";
+        }
         return with_advice(why, flavor.where_cuda_is);
     }
     if let Some(off) = processes.iter().find(|process| process.state == ProcessState::Off) {
@@ -157,6 +158,7 @@ mod tests {
     fn a_vllm_engine_that_is_elsewhere() {
         insta::assert_snapshot!(why("vllm", "profiler", 1, &[]), @r"
         no process of this command initialised CUDA, and the command ended with exit code 1
+        what it said itself comes first; where that is not the cause:
         did vLLM find a GPU? `colonel doctor` says what is here
         is its engine in another container, or of a Ray cluster that runs already? run colonel there
         ");
