@@ -47,6 +47,18 @@ impl Chart {
     }
 }
 
+/// A logarithmic axis of whole decades around the values, so that one of nearly equal values has ticks, too.
+fn decades(values: impl Iterator<Item = f64>) -> Value {
+    let (least, most) = values
+        .filter(|value| *value > 0.0)
+        .fold((f64::MAX, f64::MIN_POSITIVE), |(least, most), value| {
+            (least.min(value), most.max(value))
+        });
+    let least = least.min(most).log10().floor();
+    let most = most.log10().ceil().max(least + 1.0);
+    json!({"type": "log", "min": 10_f64.powf(least), "max": 10_f64.powf(most)})
+}
+
 /// All charts that this session has something for.
 pub(crate) fn charts(summary: &SessionSummary, layers: &LayerSummary, gathered: &Gathered) -> Vec<Chart> {
     let mut charts = vec![kernels(summary)];
@@ -119,7 +131,7 @@ fn steps(steps: &[Step]) -> Option<Chart> {
     let first = steps.iter().map(|step| step.start_ns).min()?;
     let longest = |stretch: &[Step]| stretch.iter().max_by_key(|step| step.length_ns()).copied();
     let shown: Vec<_> = steps.chunks(steps.len().div_ceil(POINTS)).filter_map(longest).collect();
-    let point = |step: &Step, ns: i64| json!([step.start_ns - first, ns]);
+    let point = |step: &Step, ns: i64| json!([step.start_ns - first, ns.max(1)]);
     let lengths: Vec<_> = shown.iter().map(|step| point(step, step.length_ns())).collect();
     let busy: Vec<_> = shown
         .iter()
@@ -128,7 +140,7 @@ fn steps(steps: &[Step]) -> Option<Chart> {
     let option = json!({
         "unit": "ns", "unitX": "ns", "legend": {"top": 0},
         "xAxis": {"type": "value"},
-        "yAxis": {"type": "log"},
+        "yAxis": decades(shown.iter().flat_map(|step| [step.length_ns(), step.length_ns().saturating_sub(step.gap_ns)]).map(|ns| ns as f64)),
         "series": [
             {"name": "step", "type": "scatter", "symbolSize": 6, "data": lengths},
             {"name": "of it with a kernel running", "type": "scatter", "symbolSize": 4, "data": busy},
@@ -214,12 +226,21 @@ fn durations(summary: &SessionSummary, gathered: &Gathered) -> Option<Chart> {
 fn waves(summary: &SessionSummary, gathered: &Gathered) -> Option<Chart> {
     let point = |kernel: &crate::analysis::KernelSummary| {
         let (waves, occupancy) = gathered.evidence.mean_waves(&kernel.name)?;
-        Some(json!([waves, occupancy, kernel.share, short_name(&kernel.name, 80)]))
+        (waves > 0.0).then(|| {
+            (
+                waves,
+                json!([waves, occupancy, kernel.share, short_name(&kernel.name, 80)]),
+            )
+        })
     };
     let points: Vec<_> = summary.kernels.iter().take(60).filter_map(point).collect();
+    // One wave is on it in any case: that is where the line is.
+    let mut axis = decades(points.iter().map(|(waves, _)| *waves).chain([1.0]));
+    axis["name"] = json!("waves");
+    let points: Vec<_> = points.into_iter().map(|(_, point)| point).collect();
     let option = json!({
         "unitX": "waves", "unit": "%", "bubbles": true,
-        "xAxis": {"type": "log", "name": "waves"},
+        "xAxis": axis,
         "yAxis": {"type": "value", "min": 0, "max": 100},
         "series": [{
             "type": "scatter", "data": points,
@@ -229,4 +250,22 @@ fn waves(summary: &SessionSummary, gathered: &Gathered) -> Option<Chart> {
     let note = "Waves (grid over the blocks that the GPU holds at once) and theoretical occupancy, the mean of each kernel's \
                 launches; the area is its time. Left of the line the GPU is not full.";
     (!points.is_empty()).then(|| Chart::new("waves", "Waves and occupancy", note, 10, option))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_logarithmic_axis_has_a_decade_at_least() {
+        let ends = |values: &[f64]| {
+            let axis = decades(values.iter().copied());
+            (axis["min"].as_f64().unwrap(), axis["max"].as_f64().unwrap())
+        };
+        assert_eq!(ends(&[0.003, 0.0031]), (0.001, 0.01));
+        assert_eq!(ends(&[1.0]), (1.0, 10.0));
+        assert_eq!(ends(&[0.0, 20.0, 3_000.0]), (10.0, 10_000.0));
+        let (least, most) = ends(&[]);
+        assert!(least < most);
+    }
 }

@@ -10,11 +10,16 @@ use rustc_hash::FxHashMap;
 
 use super::spans::{LaneKind, Lanes};
 use crate::analysis::findings::{Evidence, KernelSeen};
+use crate::report::findings::short_name;
+use crate::report::names::{printable, shortened};
 use crate::schema::manifest::Problem;
 use crate::session::{Selection, Session, SessionError, SortedScan, wanted_schema};
 
 /// Bars of a histogram for each doubling of a time.
 pub(crate) const BARS_AN_OCTAVE: f64 = 4.0;
+
+/// Characters of a name in the timeline.
+const NAME: usize = 160;
 
 /// Counts by bar; bar `b` begins at `2^(b / BARS_AN_OCTAVE)` ns.
 pub(crate) type Histogram = BTreeMap<u32, u64>;
@@ -56,7 +61,7 @@ impl Gathered {
         let mut layers: Vec<u32> = Vec::new();
         let evidence = Evidence::of(session, selection, &mut |kernel: &KernelSeen, names: &[String]| {
             while numbers.len() < names.len() {
-                numbers.push(lanes.name(&names[numbers.len()]));
+                numbers.push(lanes.name(&short_name(&names[numbers.len()], NAME)));
             }
             let duration = kernel.duration_ns();
             *durations
@@ -135,7 +140,7 @@ impl Gathered {
             if batch.column(1).is_null(row) {
                 return;
             }
-            let name = lanes.name(text(batch.column(5), row));
+            let name = lanes.name(&shortened(&printable(text(batch.column(5), row)), NAME));
             // Threads have up to a few million ids, and ranges deeper than 99 share a lane.
             let depth = u32_at(batch, 6, row).min(99);
             let lane = (u32_at(batch, 2, row), LaneKind::Range, u32_at(batch, 3, row), depth);

@@ -25,8 +25,6 @@ use crate::session::{Selection, Session, SessionError};
 
 /// Rows of the table of kernels.
 const KERNELS: usize = 50;
-/// Characters of a name in the timeline's tooltip.
-const NAME: usize = 160;
 
 const ECHARTS: &str = include_str!(env!("COLONEL_ECHARTS"));
 
@@ -133,7 +131,7 @@ fn facts(session: &Session, run: &Summary, summary: &SessionSummary) -> Vec<(&'s
             "recorded",
             format!("{}, {}", counted(run.windows, "window"), nanoseconds(run.window_ns)),
         ),
-        ("session", format!("{}, {}", session.path().display(), bytes(run.bytes))),
+        ("on disk", bytes(run.bytes)),
     ];
     if manifest.simulated {
         facts.push(("simulated", "by gpu-sim: no GPU was there".to_owned()));
@@ -222,15 +220,10 @@ fn timeline(lanes: &Lanes) -> Value {
         .write_all(&raw)
         .and_then(|()| encoder.finish())
         .unwrap_or_default();
-    let names: Vec<_> = lanes
-        .name_texts()
-        .into_iter()
-        .map(|name| short_name(name, NAME))
-        .collect();
     json!({
         "length": last_ns.saturating_sub(first_ns),
         "lanes": described,
-        "names": names,
+        "names": lanes.name_texts(),
         "spans": BASE64_STANDARD.encode(packed),
     })
 }

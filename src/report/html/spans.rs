@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// About 3 MB in the file, and what a phone decodes in a second.
-const MOST_SPANS: usize = 1_000_000;
+/// A million kernels with their layers and ranges: some MB in the file, and a second of a page's time.
+const MOST_SPANS: usize = 1_500_000;
 /// The first resolution, ns, at which neighbours are merged: shorter than any kernel and the wait before it.
 const FINEST_NS: i64 = 2_000;
 /// Names that the page holds; a program may name each range anew.
