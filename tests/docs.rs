@@ -45,8 +45,8 @@ says it first (`layer_source` is `nvtx`):
 
 Where no range says it, the structure does (`layer_source` is `structure`): a forward pass repeats a block of kernels, so
 each repetition is a layer, counted from 0, which begins with its norm. What lies before the first and behind the last layer
-is null. Where ranges name some kernels of a pass, the others' layers are counted from these, and no border lies within a
-range. Where the two contradict each other, ranges win. A pass that was cut because a window opened or closed in the middle
+is null, but for a norm right behind the last one: it is the model's final one, `norm`. Where ranges name some kernels of
+a pass, the others' layers are counted from these, and no border lies within a range. Where the two contradict each other, ranges win. A pass that was cut because a window opened or closed in the middle
 of a step is counted from the end that is there, if all other passes of the process have one number of layers.
 ";
 
