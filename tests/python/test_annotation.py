@@ -131,7 +131,7 @@ def test_compiled_code_is_named_by_its_pieces_and_the_attention_between(run: Ann
 def test_graphs_of_pieces_are_named_as_they_are_replayed(run: Annotated, runner: dict[str, str]) -> None:
     ran = run(ONE_WINDOW.format(engine=PIECEWISE), **runner)
     kernels = rows(ran, "kernels")
-    in_graphs = Counter(kernel["nvtx_path"] for kernel in kernels if kernel["graph_id"])
+    in_graphs = Counter(kernel["launch_nvtx_path"] for kernel in kernels if kernel["graph_id"])
     pieces = [in_graphs[f"{DECODE}/forward/piece {piece}"] for piece in range(LAYERS + 1)]
     assert pieces == [4 * 7, *[8 * 7] * (LAYERS - 1), 6 * 7]
     assert sum(pieces) == sum(in_graphs.values())
@@ -143,8 +143,11 @@ def test_graphs_of_pieces_are_named_as_they_are_replayed(run: Annotated, runner:
 @pytest.mark.parametrize("engine", [GRAPHS, FULL], ids=["compiled", "not compiled"])
 def test_one_graph_a_step_is_within_the_models_call(run: Annotated, runner: dict[str, str], engine: str) -> None:
     ran = run(ONE_WINDOW.format(engine=engine), **runner)
-    in_graphs = Counter(kernel["nvtx_path"] for kernel in rows(ran, "kernels") if kernel["graph_id"])
+    in_graphs = Counter(kernel["launch_nvtx_path"] for kernel in rows(ran, "kernels") if kernel["graph_id"])
     assert in_graphs == {f"{DECODE}/forward": 7 * (OF_A_LAYER * LAYERS + 2)}
+    captured = {kernel["nvtx_path"] for kernel in rows(ran, "kernels") if kernel["graph_id"]}
+    assert all(path.startswith("capture batch=") for path in captured)
+    assert any("model.layers.3" in path for path in captured)
     assert ran.told["before"] > [0], "what was pushed as the graph was captured"
     assert_quiet(ran)
 
