@@ -1,8 +1,7 @@
 //! The default evaluator: the guest in every CUDA process, recording through CUPTI.
 
 use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::path::PathBuf;
 
 use super::super::RunError;
 use super::super::command::Streams;
@@ -10,7 +9,7 @@ use super::super::environment::{CUDA_INJECTION, Environment, Inherited, LD_PRELO
 use super::super::guest::find_guest;
 use super::super::runtime::RuntimeFolder;
 use super::super::settings::{Gate, Settings, Trace};
-use super::{Evaluator, Stopped, Watch};
+use super::{Evaluator, Stopped};
 use crate::schema::env as variables;
 use crate::schema::manifest::Exit;
 use crate::session::SessionWriter;
@@ -58,10 +57,6 @@ impl Evaluator for CuptiEvaluator {
 
     fn command(&self, _: &mut SessionWriter, command: &[OsString]) -> Result<(Vec<OsString>, Streams), RunError> {
         Ok((command.to_vec(), Streams::Inherited))
-    }
-
-    fn watch(&self, _: &Path, _: &Child) -> Option<Watch> {
-        None
     }
 
     fn collect(&self, _: &mut SessionWriter, exit: Exit, _: Option<Stopped>) -> Exit {

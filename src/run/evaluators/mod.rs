@@ -38,13 +38,19 @@ pub(crate) trait Evaluator {
         runtime: &RuntimeFolder,
         inherited: Inherited<'_>,
         environment: &mut Environment,
-    ) -> Result<(), RunError>;
+    ) -> Result<(), RunError> {
+        let _ = (settings, runtime, inherited, environment);
+        Ok(())
+    }
 
     /// What is started for the command, and where it talks.
     fn command(&self, session: &mut SessionWriter, command: &[OsString]) -> Result<(Vec<OsString>, Streams), RunError>;
 
     /// Looks after what was started, until the watch is ended.
-    fn watch(&self, session: &Path, started: &Child) -> Option<Watch>;
+    fn watch(&self, session: &Path, started: &Child) -> Option<Watch> {
+        let _ = (session, started);
+        None
+    }
 
     /// Fills the session, once what was started has ended; `stopped` is what the watch stopped it for. What is wrong is a
     /// problem of the session. Returns how the command ended.

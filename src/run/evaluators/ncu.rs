@@ -8,10 +8,8 @@ use std::time::Duration;
 
 use super::super::RunError;
 use super::super::command::Streams;
-use super::super::environment::{Environment, Inherited};
 use super::super::knobs::NcuKnobs;
 use super::super::profilers;
-use super::super::runtime::RuntimeFolder;
 use super::super::settings::{Choice as _, Gate, Settings};
 use super::ncu_watch::Limits;
 use super::tool::{self, Tool};
@@ -170,16 +168,6 @@ impl NcuEvaluator {
 impl Evaluator for NcuEvaluator {
     fn name(&self) -> &'static str {
         self.tool.name
-    }
-
-    fn environment(
-        &self,
-        _: &Settings,
-        _: &RuntimeFolder,
-        _: Inherited<'_>,
-        _: &mut Environment,
-    ) -> Result<(), RunError> {
-        Ok(())
     }
 
     fn command(&self, session: &mut SessionWriter, command: &[OsString]) -> Result<(Vec<OsString>, Streams), RunError> {

@@ -2,18 +2,16 @@
 
 use std::ffi::OsString;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::Duration;
 
 use super::super::RunError;
 use super::super::command::{Streams, with_its_streams};
-use super::super::environment::{Environment, Inherited};
 use super::super::knobs::{GraphLevel, NsysKnobs, NsysRange, NsysTrace};
 use super::super::profilers;
-use super::super::runtime::RuntimeFolder;
 use super::super::settings::{Choice as _, Gate, Settings, Trace};
 use super::tool::{self, Tool};
-use super::{Evaluator, Stopped, Watch};
+use super::{Evaluator, Stopped};
 use crate::ingest::Ingest;
 use crate::schema::manifest::Exit;
 use crate::session::SessionWriter;
@@ -194,16 +192,6 @@ impl Evaluator for NsysEvaluator {
         self.tool.name
     }
 
-    fn environment(
-        &self,
-        _: &Settings,
-        _: &RuntimeFolder,
-        _: Inherited<'_>,
-        _: &mut Environment,
-    ) -> Result<(), RunError> {
-        Ok(())
-    }
-
     fn command(&self, session: &mut SessionWriter, command: &[OsString]) -> Result<(Vec<OsString>, Streams), RunError> {
         let log = self.tool.make_log(session)?;
         let mut words = vec![self.tool.path.clone().into_os_string(), "profile".into()];
@@ -212,10 +200,6 @@ impl Evaluator for NsysEvaluator {
         words.extend_from_slice(command);
         self.tool.note(session, self.gate(), &words);
         Ok((words, Streams::Apart(log)))
-    }
-
-    fn watch(&self, _: &Path, _: &Child) -> Option<Watch> {
-        None
     }
 
     fn collect(&self, session: &mut SessionWriter, mut exit: Exit, _: Option<Stopped>) -> Exit {
