@@ -85,14 +85,14 @@ impl Graphs {
     }
 
     /// A stream captures from here on, perhaps into a graph that has nodes already.
-    fn begin(&self, stream: Handle, into: Option<Handle>) {
+    fn begin(&self, stream: Handle, into: Option<Handle>, ranges: Path) {
         let mut notes = Notes::default();
         if let Some(graph) = into {
             let before = self.runs(graph).unwrap_or_default();
             notes = Notes::after(before.all());
         }
         let count = into.and_then(|graph| self.driver()?.count(graph)).unwrap_or(0);
-        notes.note(count, nvtx::innermost());
+        notes.note(count, ranges);
         self.captures.begin(stream, notes);
     }
 

@@ -4,9 +4,10 @@
 use std::ffi::CStr;
 
 use crate::inject::entry;
-use crate::inject::graphs::Handle;
+use crate::inject::graphs::{Handle, Path};
 use crate::inject::guard;
 use crate::inject::guest::Guest;
+use crate::inject::nvtx;
 use crate::inject::preload::Shadowed;
 
 /// Arguments of a call. All are of the size of a word and none has more than six, in any version of CUDA: so six are
@@ -75,7 +76,7 @@ impl GraphCall {
             0 if self.is_per_thread => PER_THREAD,
             stream => stream,
         };
-        let ended = guard::ffi(None, || match self.role {
+        let ended = kept_quiet(None, || match self.role {
             Role::End => guest.graphs.captures.take(stream),
             Role::Destroy => {
                 guest.graphs.forget(words[0]);
@@ -90,14 +91,18 @@ impl GraphCall {
         // SAFETY: the caller's promise.
         let status = unsafe { self.real.call_with(words) };
         if status == 0 {
-            guard::ffi((), || {
+            let ranges = match self.role {
+                Role::Begin | Role::BeginToGraph => guard::ffi(None, nvtx::innermost),
+                _ => None,
+            };
+            kept_quiet((), || {
                 if let (Role::End, Some(ended)) = (self.role, ended) {
                     // SAFETY: the call has succeeded, so it wrote there.
                     let graph = unsafe { given(words[1]) };
                     guest.graphs.captured(guest, graph, ended.into_notes());
                 } else {
                     // SAFETY: as above.
-                    unsafe { self.succeeded(guest, stream, words) };
+                    unsafe { self.succeeded(guest, stream, words, ranges) };
                 }
             });
         }
@@ -106,14 +111,14 @@ impl GraphCall {
 
     /// # Safety
     /// The call has succeeded with these arguments.
-    unsafe fn succeeded(&self, guest: &Guest, stream: Handle, words: Words) {
+    unsafe fn succeeded(&self, guest: &Guest, stream: Handle, words: Words, ranges: Path) {
         let [first, second, .., fifth, _] = words;
         // SAFETY: where the first argument is a place for a result, the call wrote there.
         let result = || unsafe { given(first) };
         let graphs = &guest.graphs;
         match self.role {
-            Role::Begin => graphs.begin(stream, None),
-            Role::BeginToGraph => graphs.begin(stream, Some(second)),
+            Role::Begin => graphs.begin(stream, None, ranges),
+            Role::BeginToGraph => graphs.begin(stream, Some(second), ranges),
             Role::Instantiate => graphs.instantiated(guest, result(), second),
             Role::Update => graphs.updated(guest, first, second),
             Role::AddChild => graphs.added(guest, second, result(), fifth),
@@ -121,6 +126,11 @@ impl GraphCall {
             Role::End | Role::Destroy | Role::DestroyExec => {}
         }
     }
+}
+
+/// Our part of a call: a signal handler that makes NVTX's calls meanwhile must not wait for locks that are held here.
+fn kept_quiet<T>(otherwise: T, act: impl FnOnce() -> T + std::panic::UnwindSafe) -> T {
+    guard::ffi(otherwise, || nvtx::quietly(act))
 }
 
 /// What a call gave.
