@@ -35,8 +35,15 @@ pub(crate) fn expand(graph: Handle, known: &impl Known) -> Option<Vec<Run>> {
 }
 
 /// Adds a graph's own nodes, then each child with its own children. On an H100 the children of one graph follow it in
-/// the order of their nodes, a child's own children before the next child.
-fn add(graph: Handle, known: &impl Known, outer: &Path, all: &mut Vec<Run>, next: &mut u32, depth: u32) -> Option<()> {
+/// the order of their nodes, a child's own children before the next child. False where what follows has no number.
+fn add(
+    graph: Handle,
+    known: &impl Known,
+    outer: &Path,
+    all: &mut Vec<Run>,
+    next: &mut u32,
+    depth: u32,
+) -> Option<bool> {
     let nodes = known.nodes(graph)?;
     let base = *next;
     *next = base.checked_add(nodes.count)?;
@@ -50,13 +57,15 @@ fn add(graph: Handle, known: &impl Known, outer: &Path, all: &mut Vec<Run>, next
     }
     append(all, base + done, *next, outer);
     if nodes.is_open_ended || depth >= MAX_DEPTH {
-        return Some(());
+        return Some(false);
     }
     for (node, child) in nodes.children {
         let outer = joined(outer, &runs.path_of(node));
-        add(child, known, &outer, all, next, depth + 1)?;
+        if !add(child, known, &outer, all, next, depth + 1)? {
+            return Some(false);
+        }
     }
-    Some(())
+    Some(true)
 }
 
 #[cfg(test)]
@@ -110,6 +119,13 @@ mod tests {
         assert_eq!(texts(1, &known), ["p", "p", "", "p/a", "p", "p/b", "p/c", ""]);
         known.1.push(1);
         assert_eq!(texts(1, &known), ["p", "p", ""], "a conditional node among them");
+        known.1 = vec![2];
+        let expected = ["p", "p", "", "p/a", "p", "p/b"];
+        assert_eq!(
+            texts(1, &known),
+            expected,
+            "one in the first child: where the second begins is not known"
+        );
     }
 
     #[test]
