@@ -13,6 +13,8 @@ pub(crate) struct Numbered {
     pub(crate) end: usize,
     /// Ranges name two layers of it: it is no other loop.
     pub(crate) is_said: bool,
+    /// Ranges name one at least: the numbers are theirs.
+    pub(crate) is_anchored: bool,
 }
 
 /// Kernels between the first and the last that ranges say to be of one layer.
@@ -47,6 +49,7 @@ pub(crate) fn numbered(pass: &Pass, said: impl Fn(usize) -> Option<u16>, is_norm
         starts,
         end: pass.end(),
         is_said: anchors.len() >= 2,
+        is_anchored: !anchors.is_empty(),
     }
 }
 

@@ -117,6 +117,29 @@ fn steps_that_were_cut_count_from_the_end_that_is_there() {
     }
 }
 
+/// One layer that ranges name in a step that was cut says where the others are: they are not moved once more.
+#[test]
+fn one_named_layer_numbers_a_cut_step() {
+    for (name, launched) in all() {
+        let launched = &launched[100..];
+        let last = launched
+            .iter()
+            .position(|kernel| kernel.layer == Some(LAYERS - 1))
+            .unwrap();
+        let first_step = launched[last].correlation_id;
+        let one = |kernel: &Launched| {
+            let is_it = kernel.layer == Some(15) && kernel.correlation_id <= first_step;
+            is_it.then(|| "model.layers.15".to_owned())
+        };
+        let found = found_with(launched, one);
+        let wrong = launched
+            .iter()
+            .zip(found)
+            .filter(|(kernel, found)| found.is_some() && kernel.layer != *found);
+        assert_eq!(wrong.count(), 0, "{name}");
+    }
+}
+
 /// In compiled code ranges may name the attention of each layer and nothing else.
 #[test]
 fn ranges_around_attention_number_all_kernels() {

@@ -57,6 +57,8 @@ struct Found {
     marks: Vec<Mark>,
     /// Ranges say that it is one.
     is_said: bool,
+    /// The numbers of its layers are those of ranges.
+    is_anchored: bool,
     /// A window opened right before it, or closed right behind it: a step was cut there.
     opened: bool,
     closed: bool,
@@ -122,8 +124,12 @@ impl Stream {
     /// Keeps a pass; the next one begins at `next`.
     fn note(&mut self, pass: &Pass, next: usize, names: &Names, is_last: bool) {
         let waiting = &self.waiting;
-        let Numbered { starts, end, is_said } =
-            numbered(pass, |at| waiting[at].said, |at| names.is_norm(waiting[at].name));
+        let Numbered {
+            starts,
+            end,
+            is_said,
+            is_anchored,
+        } = numbered(pass, |at| waiting[at].said, |at| names.is_norm(waiting[at].name));
         let mark = |(at, spot): (usize, Option<Spot>)| Mark {
             place: match waiting.get(at) {
                 Some(kernel) => kernel.place,
@@ -149,6 +155,7 @@ impl Stream {
         let first = self.window_before(before);
         self.found.push(Found {
             is_said,
+            is_anchored,
             opened: first != window(pass.start()),
             closed: window(end - 1) != window(behind) || (is_last && behind == waiting.len() - 1),
             layers: u16::try_from(starts.len()).unwrap_or(u16::MAX),
@@ -177,7 +184,7 @@ impl Stream {
             if !pass.is_said && !depths.contains(&pass.layers) && !is_cut {
                 continue;
             }
-            if !pass.is_said && is_cut && pass.opened {
+            if !pass.is_anchored && is_cut && pass.opened {
                 for mark in &mut pass.marks {
                     if let Some(Spot::Layer(layer)) = &mut mark.spot {
                         *layer += missing;
