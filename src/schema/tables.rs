@@ -112,6 +112,17 @@ tables! {
         waves: MaybeF64 = "Grid size over the blocks that the GPU holds at once. Added by compaction or the reader.",
         theoretical_occupancy_pct: MaybeF64 = "Warps resident on an SM, per cent of its maximum. Added by compaction or the reader.",
     }
+    /// A sample of a hardware counter: what a whole GPU did in a short stretch of time (with `--counters`). Samples of one metric follow each other without overlap.
+    counters CounterRow CountersBuilder {
+        pid: U32 = "Process that sampled. What it counted is of the whole GPU, also of other processes.",
+        device_id: U32 = "CUDA device ordinal in its process.",
+        start_ns: I64 = "Start of the sample, Unix ns, on the clock of `kernels`.",
+        end_ns: I64 = "End of the sample, Unix ns.",
+        metric: Text = "Metric: colonel's name, the same on every chip (`dram_throughput`), or NVIDIA's where it was asked for by that.",
+        value: MaybeF64 = "Its value over the sample; null where the hardware gave none.",
+        unit: Text = "`%` of the chip's peak, `bytes` within the sample, `Hz`, or `count`.",
+        window: U32 = "Window in which it was taken; of several that were open, the one opened last.",
+    }
     /// A figure of a kernel from hardware counters.
     kernel_counters KernelCounterRow KernelCountersBuilder {
         pid: U32 = "Process that launched the kernel.",
