@@ -123,7 +123,7 @@ def test_compiled_code_is_named_by_its_pieces_and_the_attention_between(run: Ann
         of_pieces = [under(ran, f"^{step}/forward/piece {piece}$") for piece in range(LAYERS + 1)]
         assert of_pieces == [4 * count, *[8 * count] * (LAYERS - 1), 6 * count]
         assert under(ran, f"^{step}/(sampling/)?logits/lm_head$") == count
-    assert ran.told["before"] == [0]
+    assert ran.told["before"] == [1], "the one that was tried"
     assert_quiet(ran)
 
 
@@ -148,7 +148,7 @@ def test_one_graph_a_step_is_within_the_models_call(run: Annotated, runner: dict
     captured = {kernel["nvtx_path"] for kernel in rows(ran, "kernels") if kernel["graph_id"]}
     assert all(path.startswith("capture batch=") for path in captured)
     assert any("model.layers.3" in path for path in captured)
-    assert ran.told["before"] > [0], "what was pushed as the graph was captured"
+    assert ran.told["before"] > [1], "what was pushed as the graph was captured"
     assert_quiet(ran)
 
 
@@ -269,8 +269,161 @@ def test_ranges_that_open_windows_are_always_there(run: Annotated) -> None:
         "--gate",
         "nvtx:decode*",
     )
-    assert ran.summary["windows"] == 2 * 7
+    assert ran.summary["windows"] == 7
+    in_windows = Counter(kernel["window"] for kernel in rows(ran, "kernels") if kernel["nvtx_path"].startswith(DECODE))
+    assert len(in_windows) == 7
+    assert len(set(in_windows.values())) == 1, "of each step all kernels"
     assert set(paths(ran)) >= {f"{DECODE}/sampling"}
+
+
+@RUNNERS
+def test_a_step_is_one_range_from_the_model_to_the_tokens(run: Annotated, runner: dict[str, str]) -> None:
+    ran = run(
+        f"""generate(LLM("fake", skip_tokenizer_init=True, {EAGER}))\n{SEALED}""", "--gate", "process", **ON, **runner
+    )
+    opened = Counter(row["path"] for row in rows(ran, "nvtx_ranges"))
+    for step, count in STEPS.items():
+        for part in ("", "/forward", "/sampling"):
+            assert opened[step + part] == count
+
+
+@RUNNERS
+@pytest.mark.parametrize("engine", [EAGER, GRAPHS], ids=["eager", "graphs"])
+def test_a_dummy_batch_has_a_range_in_a_window_and_none_after_it(
+    run: Annotated, runner: dict[str, str], engine: str
+) -> None:
+    ran = run(
+        f"""
+        llm = LLM("fake", skip_tokenizer_init=True, profiler_config={{"profiler": "cuda"}},
+                  worker_extension_cls="extension.Extension", {engine})
+        def dummies():
+            for _ in range(3):
+                llm.collective_rpc("execute_dummy_batch")
+            return llm.collective_rpc("pushed")
+        generate(llm)
+        before = llm.collective_rpc("pushed")
+        llm.start_profile()
+        within = dummies()
+        llm.stop_profile()
+        after = dummies()
+        {SEALED_CLOSED}
+        tell(before=before, within=within, after=after)
+        """,
+        **runner,
+    )
+    launched = [kernel["launch_nvtx_path"].split("/") for kernel in rows(ran, "kernels")]
+    assert all(path[0] == "dummy" for path in launched)
+    assert sum(path[1:2] == ["forward"] for path in launched) == 3 * (OF_A_LAYER * LAYERS + 2)
+    assert_quiet(ran)
+
+
+TWO_ENGINES = """
+import sys
+engines = [LLM("fake", skip_tokenizer_init=True, profiler_config={{"profiler": "cuda"}},
+               worker_extension_cls="extension.Extension", {engine}) for _ in range(2)]
+first, second = engines
+runners = [llm.llm_engine.model_executor.driver_worker.model_runner for llm in engines]
+from vllm.compilation import cuda_graph, piecewise_backend
+
+def placed():
+    owners = [sys.modules[type(runners[0]).__module__], cuda_graph.CUDAGraphWrapper, piecewise_backend.PiecewiseBackend]
+    for runner in runners:
+        model = runner.get_model()
+        owners += [model, model.lm_head.quant_method, *(layer.self_attn.attn.impl for layer in model.model.layers)]
+        owners += [manager for manager in [getattr(runner, "cudagraph_manager", None)] if manager]
+    ours = [name for owner in owners for name, value in vars(owner).items() if hasattr(value, "_colonel_range")]
+    hooks = [len(module._pre_hooks) + len(module._hooks) for runner in runners
+             for _, module in runner.get_model().named_modules()]
+    return len(ours) + sum(hooks)
+
+def pushed():
+    return first.collective_rpc("pushed")
+"""
+INPROC = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+ENGINES = pytest.mark.parametrize(
+    "engine", [EAGER, COMPILED, PIECEWISE, GRAPHS], ids=["eager", "compiled", "pieces", "graphs"]
+)
+
+
+@RUNNERS
+@ENGINES
+def test_two_engines_of_one_process_share_their_ranges_and_leave_none(
+    run: Annotated, runner: dict[str, str], engine: str
+) -> None:
+    ran = run(
+        f"""
+        {TWO_ENGINES.format(engine=engine).replace(NEWLINE, NEWLINE + " " * 8)}
+        in_order = []
+        before = pushed()
+        at_first = placed()
+        for order in [[first, second], [second, first], [first, second, first]]:
+            first.start_profile()
+            for llm in order:
+                generate(llm)
+            in_order.append(placed())
+            first.stop_profile()
+            within = pushed()
+            # The other one stays idle.
+            generate(order[0])
+            assert pushed() == within, "pushed outside of a window"
+            in_order.append(placed())
+        second.llm_engine.engine_core.shutdown()
+        {SEALED_CLOSED}
+        tell(at_first=at_first, in_order=in_order)
+        """,
+        **INPROC,
+        **runner,
+    )
+    assert ran.told["at_first"] == 0
+    some, *others = ran.told["in_order"]
+    assert some > 0
+    assert others == [0, some, 0, some, 0]
+    for path in paths(ran):
+        assert path is not None
+        assert len(set(path.split("/"))) == len(path.split("/")), "a range within its own like"
+    assert "CaptureWarning" not in ran.stderr
+
+
+def test_an_engine_that_ends_in_a_window_leaves_none(run: Annotated) -> None:
+    ran = run(
+        f"""
+        {TWO_ENGINES.format(engine=COMPILED).replace(NEWLINE, NEWLINE + " " * 8)}
+        first.start_profile()
+        for llm in engines:
+            generate(llm)
+        both = placed()
+        second.llm_engine.engine_core.shutdown()
+        left = placed()
+        generate(first)
+        again = placed()
+        first.llm_engine.engine_core.shutdown()
+        tell(both=both, left=left, again=again, at_last=placed())
+        """,
+        **INPROC,
+    )
+    assert ran.told["left"] == ran.told["at_last"] == 0
+    assert 0 < ran.told["again"] < ran.told["both"]
+
+
+def test_a_torch_without_nvtx_stops_no_engine(run: Annotated) -> None:
+    ran = run(
+        f"""
+        from torch.cuda import nvtx
+        def range_push(msg):
+            raise RuntimeError("NVTX functions not installed. Are you sure you have a CUDA build?")
+        nvtx.range_push = range_push
+        llm = LLM("fake", skip_tokenizer_init=True, {GRAPHS})
+        generate(llm)
+        {SEALED}
+        tell()
+        """,
+        "--gate",
+        "process",
+        **ON,
+    )
+    assert ran.stderr.count("there are none: torch has no NVTX: RuntimeError: NVTX functions not installed") == 1
+    assert ran.kernels.count_rows() > 0
+    assert not (ran.session / "nvtx_ranges").exists()
 
 
 @pytest.mark.parametrize("method", [{}, SPAWN], ids=["fork", "spawn"])

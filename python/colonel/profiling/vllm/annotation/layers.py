@@ -78,10 +78,15 @@ def put_on_pieces(in_graphs: bool, placed: Placed, ranges: Ranges) -> None:
     module = sys.modules.get(f"vllm.compilation.{place[0]}")
     if module is None:
         raise LookupError(f"vllm.compilation.{place[0]} is not in use")
-    placed.replace(getattr(module, place[1]), "__call__", lambda old: ranges.around(old, piece_name))
+    name = graph_name if in_graphs else piece_name
+    placed.replace(getattr(module, place[1]), "__call__", lambda old: ranges.around(old, name))
 
 
-def piece_name(piece: Any, *_: Any, **__: Any) -> str | None:
-    """Of a piece or its graph's wrapper; a wrapper of the whole model has none."""
-    number = getattr(getattr(piece, "runnable", piece), "piecewise_compile_index", None)
-    return None if number is None else f"piece {number}"
+def piece_name(piece: Any, *_: Any, **__: Any) -> str:
+    """Of a piece."""
+    return f"piece {piece.piecewise_compile_index}"
+
+
+def graph_name(wrapper: Any, *_: Any, **__: Any) -> str | None:
+    """Of the wrapper of a piece's graphs; that of the whole model has none."""
+    return piece_name(wrapper.runnable) if wrapper.runtime_mode.name == "PIECEWISE" else None

@@ -12,10 +12,16 @@ from colonel.errors import CaptureWarning
 
 Name = str | Callable[..., str | None]
 """Name of a range, or what makes it of the call's arguments; none, no range."""
+OURS = "_colonel_range"
+"""Attribute of a function that was put into vLLM."""
 
 
 class Ranges:
-    """Pushes and pops in NVTX's default domain: by torch, as vLLM's own."""
+    """Pushes and pops in NVTX's default domain: by torch, as vLLM's own.
+
+    Raises:
+        Exception: there are none in this torch.
+    """
 
     def __init__(self) -> None:
         import torch
@@ -23,6 +29,9 @@ class Ranges:
         nvtx = torch.cuda.nvtx
         self.push: Callable[[str], Any] = nvtx.range_push
         self.pop: Callable[[], Any] = nvtx.range_pop
+        # A torch without NVTX has these functions, too, and raises when they are called: now, and not in a step.
+        self.push("colonel")
+        self.pop()
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[None]:
@@ -64,15 +73,21 @@ class Placed:
     def __init__(self) -> None:
         self._undo: list[Callable[[], Any]] = []
 
+    def __bool__(self) -> bool:
+        return bool(self._undo)
+
     def replace(self, owner: Any, attribute: str, change: Callable[[Any], Any]) -> None:
-        """Puts `change(old)` in an attribute's place.
+        """Puts `change(old)`, a function, in an attribute's place. What is ours already stays as it is.
 
         Raises:
             AttributeError: it is not there.
         """
         old = getattr(owner, attribute)
+        if hasattr(old, OURS):
+            return
         own = attribute in vars(owner)
         new = change(old)
+        setattr(new, OURS, True)
         setattr(owner, attribute, new)
 
         def undo() -> None:
@@ -93,9 +108,12 @@ class Placed:
         self._undo.append(module.register_forward_hook(hooks.after, always_call=True).remove)
 
     def take_away(self) -> None:
-        """Undoes it all, the last first."""
+        """Undoes it all, the last first. Never raises."""
         while self._undo:
-            self._undo.pop()()
+            try:
+                self._undo.pop()()
+            except Exception as error:
+                tell(f"one can't be taken away: {type(error).__name__}: {error}")
 
 
 class _ModuleRange:
@@ -124,5 +142,5 @@ def tell(what: str) -> None:
     """Says what is missing, once. Never raises, also where warnings are errors."""
     if what not in _told:
         _told.add(what)
-        with contextlib.suppress(CaptureWarning):
+        with contextlib.suppress(Exception):
             warnings.warn(f"colonel: ranges in vLLM: {what}", CaptureWarning, stacklevel=2)

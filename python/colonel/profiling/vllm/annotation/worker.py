@@ -11,18 +11,29 @@ from colonel.profiling.vllm.annotation.parts import Capture, Parts
 from colonel.profiling.vllm.annotation.ranges import Placed, Ranges, tell
 
 
-def annotate(worker: Any) -> None:
-    """Gives a worker its ranges, once it has its model runner. Never raises."""
+def annotate(wrapper: Any) -> None:
+    """Gives a wrapper's worker its ranges, once it has its model runner. Never raises."""
     try:
         ranges = Ranges()
     except Exception as error:
         tell(f"there are none: torch has no NVTX: {type(error).__name__}: {error}")
         return
+    try:
+        _annotate(wrapper.worker, ranges)
+    except Exception as error:
+        tell(f"there are none: vLLM has moved: {type(error).__name__}: {error}")
+    if hasattr(type(wrapper), "execute_model_ray"):
+        tell("there are none in steps: Ray's compiled graph calls the model runner past the worker's `execute_model`")
+
+
+def _annotate(worker: Any, ranges: Ranges) -> None:
     steps = Steps(worker, ranges, listener())
     for owner, attribute, change in (
         (worker, "execute_model", steps.around_execute_model),
         (worker, "sample_tokens", steps.around_sample_tokens),
-        (getattr(worker, "model_runner", None), "capture_model", steps.around_capture_model),
+        (worker, "execute_dummy_batch", steps.around_execute_dummy_batch),
+        (worker, "shutdown", steps.around_shutdown),
+        (worker.model_runner, "capture_model", steps.around_capture_model),
     ):
         try:
             Placed().replace(owner, attribute, change)
@@ -31,39 +42,61 @@ def annotate(worker: Any) -> None:
 
 
 class Steps:
-    """The steps of one worker: `prefill batch=4 tokens=96` around `execute_model`, and around `sample_tokens` again."""
+    """The steps of one worker: `prefill batch=4 tokens=96`, from `execute_model` to the end of `sample_tokens`."""
 
     def __init__(self, worker: Any, ranges: Ranges, is_heard: Callable[[], bool]) -> None:
         self._worker = worker
         self._ranges = ranges
         self._is_heard = is_heard
         self._parts = Parts(worker, ranges)
-        self._step: str | None = None
-        """Of the step between its two calls."""
+        self._is_open = False
+        """Whether the range of a step is."""
 
     def around_execute_model(self, execute_model: Callable[..., Any]) -> Callable[..., Any]:
-        """With a range for the step while somebody listens."""
+        """Begins a step's range while somebody listens, and ends it if the step is over."""
 
         @functools.wraps(execute_model)
         def ranged(*args: Any, **kwargs: Any) -> Any:
-            step = self._step = self._begin(args, kwargs)
-            if step is None:
-                return execute_model(*args, **kwargs)
-            with self._ranges.open(step):
-                return execute_model(*args, **kwargs)
+            self._end()  # Of a step that nobody has sampled.
+            if self._look():
+                self._begin(args, kwargs)
+            is_to_sample = False
+            try:
+                output = execute_model(*args, **kwargs)
+                # As in vLLM's engine: None says that `sample_tokens` has the output.
+                is_to_sample = output is None
+                return output
+            finally:
+                if not is_to_sample:
+                    self._end()
 
         return ranged
 
     def around_sample_tokens(self, sample_tokens: Callable[..., Any]) -> Callable[..., Any]:
-        """With the step's range and `sampling` in it."""
+        """With `sampling` in the step's range, and the end of that."""
 
         @functools.wraps(sample_tokens)
         def ranged(*args: Any, **kwargs: Any) -> Any:
-            step, self._step = self._step, None
-            if step is None:
+            if not self._is_open:
                 return sample_tokens(*args, **kwargs)
-            with self._ranges.open(step), self._ranges.open("sampling"):
-                return sample_tokens(*args, **kwargs)
+            try:
+                with self._ranges.open("sampling"):
+                    return sample_tokens(*args, **kwargs)
+            finally:
+                self._end()
+
+        return ranged
+
+    def around_execute_dummy_batch(self, execute_dummy_batch: Callable[..., Any]) -> Callable[..., Any]:
+        """With the range `dummy`: what a data-parallel rank runs while others have requests and it has none."""
+
+        @functools.wraps(execute_dummy_batch)
+        def ranged(*args: Any, **kwargs: Any) -> Any:
+            self._end()
+            if not self._look():
+                return execute_dummy_batch(*args, **kwargs)
+            with self._ranges.open("dummy"):
+                return execute_dummy_batch(*args, **kwargs)
 
         return ranged
 
@@ -72,38 +105,51 @@ class Steps:
 
         @functools.wraps(capture_model)
         def ranged(*args: Any, **kwargs: Any) -> Any:
-            capture = Capture(self._worker.model_runner, self._ranges)
-            self._put(True)
+            capture = Capture(self._worker, self._ranges)
+            self._parts.put()
             capture.put()
             try:
                 return capture_model(*args, **kwargs)
             finally:
                 capture.take_away()
-                self._put(False)
+                Parts.take_away()
 
         return ranged
 
-    def _begin(self, args: Any, kwargs: Any) -> str | None:
-        """The name of a step that somebody listens to, its parts' ranges in place."""
+    def around_shutdown(self, shutdown: Callable[..., Any]) -> Callable[..., Any]:
+        """Leaves nothing behind in a process that goes on. Another worker's next step puts its own there again."""
+
+        @functools.wraps(shutdown)
+        def ranged(*args: Any, **kwargs: Any) -> Any:
+            self._end()
+            Parts.take_away()
+            return shutdown(*args, **kwargs)
+
+        return ranged
+
+    def _look(self) -> bool:
+        """Whether somebody listens. Where nobody does, nothing of ours is left in a step."""
         is_heard = self._is_heard()
-        if is_heard is not self._parts.there:
-            self._put(is_heard)
-        if not is_heard:
-            return None
+        if is_heard:
+            self._parts.put()
+        else:
+            Parts.take_away()
+        return is_heard
+
+    def _begin(self, args: Any, kwargs: Any) -> None:
         try:
-            return step_name(args[0] if args else kwargs["scheduler_output"])
+            step = step_name(args[0] if args else kwargs["scheduler_output"])
         except Exception as error:
             tell(f"steps have no names, vLLM has moved: {type(error).__name__}: {error}")
-            return None
+            return
+        if step is not None:
+            self._ranges.push(step)
+            self._is_open = True
 
-    def _put(self, there: bool) -> None:
-        try:
-            if there:
-                self._parts.put()
-            else:
-                self._parts.take_away()
-        except Exception as error:
-            tell(f"{type(error).__name__}: {error}")
+    def _end(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            self._ranges.pop()
 
 
 def step_name(scheduled: Any) -> str | None:

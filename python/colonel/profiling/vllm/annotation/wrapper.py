@@ -43,7 +43,7 @@ def _wrap(init_device: Any) -> Any:
     @functools.wraps(init_device)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
         result = init_device(self, *args, **kwargs)
-        annotate(self.worker)
+        annotate(self)
         return result
 
     wrapper._colonel = True  # type: ignore[attr-defined]

@@ -40,14 +40,19 @@ class GPUModelRunner:
             self._warmup_and_capture(BatchDescriptor(size, size), self._graph_mode)
 
     def _warmup_and_capture(self, desc: BatchDescriptor, cudagraph_runtime_mode: CUDAGraphMode) -> None:
-        self._dummy_run(desc, CUDAGraphMode.NONE)
+        self._dummy_run(desc.num_tokens)
         self._gpu.synchronize()
-        self._dummy_run(desc, cudagraph_runtime_mode)
+        self._dummy_run(desc.num_tokens, cudagraph_runtime_mode)
         self._captured.add(desc)
 
-    def _dummy_run(self, desc: BatchDescriptor, cudagraph_runtime_mode: CUDAGraphMode) -> None:
-        with set_forward_context(cudagraph_runtime_mode, desc):
-            self.model(desc.num_tokens)
+    def _dummy_run(
+        self,
+        num_tokens: int,
+        cudagraph_runtime_mode: CUDAGraphMode = CUDAGraphMode.NONE,
+        uniform_decode: bool = False,
+    ) -> None:
+        with set_forward_context(cudagraph_runtime_mode, BatchDescriptor(num_tokens, num_tokens)):
+            self.model(num_tokens)
 
     def execute_model(self, scheduler_output: SchedulerOutput) -> None:
         tokens, batch = scheduler_output.total_num_scheduled_tokens, len(scheduler_output.num_scheduled_tokens)

@@ -49,6 +49,10 @@ class Worker(WorkerBase):
     def sample_tokens(self, grammar_output: None) -> list[tuple[str, int]]:
         return self.model_runner.sample_tokens(grammar_output)
 
+    def execute_dummy_batch(self) -> None:
+        """EngineCore of a data-parallel rank without requests calls it: all ranks run the model when one does."""
+        self.model_runner._dummy_run(1, uniform_decode=True)
+
     def profile(self, is_start: bool = True, profile_prefix: str | None = None) -> None:
         """cudaProfilerStart or Stop, with nothing waited for in between."""
         if self.profiler_config.profiler is None:

@@ -5,7 +5,7 @@ from vllm.config import CUDAGraphMode, VllmConfig
 from vllm.forward_context import BatchDescriptor, set_forward_context
 from vllm.gpu import Gpu
 from vllm.model import CausalLM, Launch
-from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.core.sched.output import CachedRequestData, SchedulerOutput
 from vllm.v1.worker.gpu.cudagraph_utils import BatchExecutionDescriptor, ModelCudaGraphManager
 from vllm.v1.worker.states import Requests
 
@@ -30,6 +30,11 @@ class GPUModelRunner:
     def capture_model(self) -> None:
         assert self.cudagraph_manager is not None
         self.cudagraph_manager.capture(self.model)
+
+    def _dummy_run(self, num_tokens: int, uniform_decode: bool = False) -> None:
+        scheduled = {f"_dummy_req_{number}": 1 for number in range(num_tokens)}
+        self.execute_model(SchedulerOutput([], CachedRequestData(), scheduled, num_tokens), dummy_run=True)
+        self.execute_model_state = None
 
     def execute_model(self, scheduler_output: SchedulerOutput, dummy_run: bool = False) -> None:
         assert self.cudagraph_manager is not None
