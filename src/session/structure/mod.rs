@@ -163,12 +163,16 @@ impl Finder {
             stream.look_through(&self.names, true, |graph| {
                 matches!(graphs.get(&(device, graph)), Some(Found::Whole(_)))
             });
-            stream.count(&mut self.counts);
         }
-        let most = self.counts.values().copied().max().unwrap_or(0);
-        let is_counted = |count: usize| count >= 2 && RARE * count >= most;
-        let counts = self.counts.iter().filter(|&(_, &count)| is_counted(count));
-        let depths: Vec<u16> = counts.map(|(&layers, _)| layers).collect();
+        // A step that was cut has fewer layers than the model: it counts where whole ones are too few.
+        let counts = |with_cut| {
+            let mut counts = self.counts.clone();
+            let streams = self.streams.values();
+            streams.for_each(|stream| stream.count(with_cut, &mut counts));
+            counts
+        };
+        let depths = Some(depths(&counts(false))).filter(|depths| !depths.is_empty());
+        let depths = depths.unwrap_or_else(|| self::depths(&counts(true)));
         let streams = self.streams.into_iter();
         self.layers.streams = streams
             .map(|(device, stream)| (device, stream.finish(&depths)))
@@ -198,6 +202,14 @@ impl Finder {
         }
         Ok(numbers)
     }
+}
+
+/// Numbers of layers that enough passes have.
+fn depths(counts: &BTreeMap<u16, usize>) -> Vec<u16> {
+    let most = counts.values().copied().max().unwrap_or(0);
+    let is_counted = |count: usize| count >= 2 && RARE * count >= most;
+    let counted = counts.iter().filter(|&(_, &count)| is_counted(count));
+    counted.map(|(&layers, _)| layers).collect()
 }
 
 /// The layers of one process's kernels.

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::session::structure::names::Names;
 use crate::session::structure::runs::{Run, runs};
-use crate::session::structure::walk::{Block, Bounds, beginning, ending, walk};
+use crate::session::structure::walk::{Block, Bounds, Start, beginning, ending, walk, with_variants};
 
 /// Kernels of a layer.
 const BLOCK: std::ops::RangeInclusive<usize> = 4..=1024;
@@ -23,7 +23,8 @@ pub(crate) const LAYERS: std::ops::RangeInclusive<usize> = 3..=512;
 const ALTERNATING: std::ops::RangeInclusive<usize> = 2..=8;
 /// In the place of a graph's kernels, where these are a pass of their own: a repetition that has it is one of steps.
 pub(crate) const WHOLE: u32 = u32::MAX;
-/// Kernels between two families of layers in one pass, at most.
+/// Kernels between two families of layers of a graph, at most. In the order of launch these may as well lie between a prefill
+/// and a decode step: none are allowed.
 const SEAM: usize = 2;
 
 /// One pass through the layers.
@@ -84,6 +85,7 @@ pub(crate) fn passes(text: &[u32], names: &Names, edges: &[usize], is_one: bool)
         }
     }
     found.sort_by_key(|(pass, _)| (pass.start(), std::cmp::Reverse(pass.end())));
+    let seam = if is_one { SEAM } else { 0 };
     let mut joined = Vec::<Pass>::new();
     let mut family_of_last = None;
     for (mut pass, family) in found {
@@ -98,7 +100,7 @@ pub(crate) fn passes(text: &[u32], names: &Names, edges: &[usize], is_one: bool)
             continue;
         }
         // Two of one family are two steps with little in between: it was followed as far as it goes.
-        let may_be_one = family_of_last.replace(family) != Some(family) && pass.start() - last.end() <= SEAM;
+        let may_be_one = family_of_last.replace(family) != Some(family) && pass.start() - last.end() <= seam;
         if may_be_one && are_related(&text[last.layer()], &text[pass.layer()]) {
             last.borders.extend(pass.borders);
             last.borders.dedup();
@@ -123,6 +125,14 @@ struct Family {
     root: Vec<u32>,
     /// In order of start.
     runs: Vec<Run>,
+}
+
+/// Repetitions that are one but for a few kernels.
+struct Stretch {
+    /// Where the first one begins, in the sequence and in the root.
+    start: Start,
+    /// Each with a place where the root begins in it.
+    runs: Vec<(Run, Start)>,
 }
 
 /// The families that may be of layers, those with most kernels first.
@@ -167,20 +177,53 @@ impl Family {
             kernels: self.root.clone(),
             layer: self.root.len(),
         };
-        let are_alike = |a, b| names.are_alike(a, b);
+        let is_cut = |at: usize| edges.binary_search(&at).is_ok();
+        let with_variants = |start| {
+            let are_alike = |a, b| names.are_alike(a, b);
+            with_variants(text, &root, start, &are_alike, &|name| names.is_norm(name))
+        };
         let mut votes = BTreeMap::new();
-        for run in &self.runs {
+        for Stretch { start, runs } in self.stretches(text, &root) {
+            let (at, place) = with_variants(start);
+            let last = runs.last().map_or(start, |&(_, within)| within);
+            let known = match is_cut(at) {
+                false => Some(place),
+                true => Some(ending(text, &root, last))
+                    .filter(|&(end, _)| end < text.len() && !is_cut(end))
+                    .map(|(_, place)| place),
+            };
+            for (run, (within, _)) in runs {
+                // Cut on both sides: its steps have so little between them that it was walked over.
+                let place = known.unwrap_or_else(|| {
+                    let ahead = within - run.start;
+                    with_variants((run.start, (root.layer - ahead % root.layer) % root.layer)).1
+                });
+                *votes.entry(place).or_default() += run.end - run.start;
+            }
+        }
+        votes
+    }
+
+    /// The repetitions as one gets from each to the next over kernels that are missing, extra or exchanged.
+    fn stretches(&self, text: &[u32], root: &Block) -> Vec<Stretch> {
+        let mut stretches = Vec::<Stretch>::new();
+        let mut before = 0;
+        for &run in &self.runs {
             let Some(ahead) = place_of(&self.root, &text[run.start..run.start + run.period]) else {
                 continue;
             };
-            let start = (run.start + ahead, 0);
-            let (at, mut place) = beginning(text, &root, start, &are_alike);
-            if edges.binary_search(&at).is_ok() {
-                (_, place) = ending(text, &root, start);
+            let within = (run.start + ahead, 0);
+            let start = beginning(text, root, within, before);
+            match stretches.last_mut().filter(|_| start.0 <= before) {
+                Some(stretch) => stretch.runs.push((run, within)),
+                None => stretches.push(Stretch {
+                    start,
+                    runs: vec![(run, within)],
+                }),
             }
-            *votes.entry(place).or_default() += run.end - run.start;
+            before = within.0;
         }
-        votes
+        stretches
     }
 
     /// The block, whose first kernel is at this place of the root.

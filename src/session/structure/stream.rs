@@ -64,6 +64,12 @@ struct Found {
     closed: bool,
 }
 
+impl Found {
+    fn is_cut(&self) -> bool {
+        self.opened != self.closed
+    }
+}
+
 /// The stream of one device.
 #[derive(Debug, Default)]
 pub(crate) struct Stream {
@@ -167,10 +173,9 @@ impl Stream {
     }
 
     /// How many passes have which number of layers.
-    pub(crate) fn count(&self, counts: &mut BTreeMap<u16, usize>) {
-        self.found
-            .iter()
-            .for_each(|pass| *counts.entry(pass.layers).or_default() += 1);
+    pub(crate) fn count(&self, with_cut: bool, counts: &mut BTreeMap<u16, usize>) {
+        let passes = self.found.iter().filter(|pass| with_cut || !pass.is_cut());
+        passes.for_each(|pass| *counts.entry(pass.layers).or_default() += 1);
     }
 
     /// The marks of passes that ranges name or that have one of these numbers of layers, in order of launch. Of a step that
@@ -180,7 +185,7 @@ impl Stream {
         let mut marks = Vec::new();
         for mut pass in self.found {
             let missing = depth.ok().and_then(|depth| depth.checked_sub(pass.layers)).unwrap_or(0);
-            let is_cut = missing > 0 && pass.opened != pass.closed;
+            let is_cut = missing > 0 && pass.is_cut();
             if !pass.is_said && !depths.contains(&pass.layers) && !is_cut {
                 continue;
             }

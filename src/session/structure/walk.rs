@@ -42,33 +42,48 @@ pub(crate) fn walk(
     walk.borders
 }
 
-/// Where the repetition begins, in the sequence and in the block, found by walking back from somewhere in it. Variants of
-/// the block's kernels count.
-pub(crate) fn beginning(text: &[u32], block: &Block, start: Start, are_alike: &dyn Fn(u32, u32) -> bool) -> Start {
-    let mut walk = end_of_walk(text, block, start, false);
-    let mut steps = 0;
-    while steps < block.kernels.len() && walk.is_variant(are_alike) {
-        walk.step(1, 1);
-        steps += 1;
-    }
-    (walk.at, walk.place)
+/// Where the repetition begins, in the sequence and in the block, found by walking back from somewhere in it, not further
+/// than to `bound`.
+pub(crate) fn beginning(text: &[u32], block: &Block, start: Start, bound: usize) -> Start {
+    end_of_walk(text, block, start, bound, false)
 }
 
 /// Where the repetition ends, in the sequence and in the block.
 pub(crate) fn ending(text: &[u32], block: &Block, start: Start) -> Start {
-    let walk = end_of_walk(text, block, start, true);
-    (walk.at, walk.place)
+    end_of_walk(text, block, start, 0, true)
 }
 
-fn end_of_walk<'a>(text: &'a [u32], block: &'a Block, start: Start, forward: bool) -> Walk<'a> {
+fn end_of_walk(text: &[u32], block: &Block, start: Start, bound: usize, forward: bool) -> Start {
     let bounds = Bounds {
-        start: 0,
+        start: bound,
         end: text.len(),
         bridge: 0,
     };
     let mut walk = Walk::new(text, block, start, forward, bounds);
     walk.go();
-    walk
+    (walk.at, walk.place)
+}
+
+/// A beginning with the variants of the block's kernels before it, up to a kernel with which layers begin.
+pub(crate) fn with_variants(
+    text: &[u32],
+    block: &Block,
+    start: Start,
+    are_alike: &dyn Fn(u32, u32) -> bool,
+    begins_layers: &dyn Fn(u32) -> bool,
+) -> Start {
+    let bounds = Bounds {
+        start: 0,
+        end: text.len(),
+        bridge: 0,
+    };
+    let mut walk = Walk::new(text, block, start, false, bounds);
+    let mut steps = 0;
+    while steps < block.kernels.len() && !begins_layers(block.kernels[walk.place]) && walk.is_variant(are_alike) {
+        walk.step(1, 1);
+        steps += 1;
+    }
+    (walk.at, walk.place)
 }
 
 struct Walk<'a> {
@@ -149,7 +164,8 @@ impl<'a> Walk<'a> {
         if self.agrees(0, 0) {
             return Some((1, 1));
         }
-        let may_skip = !self.is_border() || self.borders.len() < self.bounds.bridge;
+        let may_bridge = self.borders.len() < self.bounds.bridge;
+        let may_skip = |skipped, left_out| may_bridge || !(self.is_border() || self.begins_anew(skipped, left_out));
         let steps = (1..=2 * MOST_EDITS).flat_map(|edits| {
             (0..=edits.min(MOST_EDITS))
                 .rev()
@@ -158,9 +174,24 @@ impl<'a> Walk<'a> {
         // One exchanged kernel is one edit, not two.
         [(1, 1)].into_iter().chain(steps).find(|&(skipped, left_out)| {
             left_out <= MOST_EDITS
-                && (skipped == 0 || may_skip)
+                && (skipped == 0 || may_skip(skipped, left_out))
                 && (0..CONFIRM).all(|ahead| self.agrees(skipped + ahead, left_out + ahead))
         })
+    }
+
+    /// Whether the last of the skipped kernels are those with which a layer begins: what lies before them lies at the border.
+    /// So it is where the final norm is that of the layers, and a layer's first kernel.
+    fn begins_anew(&self, skipped: usize, left_out: usize) -> bool {
+        let layer = self.block.layer;
+        let passed = match self.forward {
+            true => self.place % layer,
+            false => (layer - self.place % layer) % layer,
+        };
+        let first = passed + left_out;
+        let of_block = |back: usize| self.expected(self.block.kernels.len() + left_out - 1 - back);
+        first < layer
+            && first <= skipped
+            && (0..first).all(|back| self.kernel(skipped - 1 - back) == Some(of_block(back)))
     }
 
     fn step(&mut self, skipped: usize, left_out: usize) {
