@@ -44,6 +44,7 @@ impl Splitter {
     /// Adds a kernel. Gives the step that ended before it, or kernels that are of no step.
     pub(crate) fn push(&mut self, item: Item) -> Option<Cut> {
         let mut cut = None;
+        self.waiting.push(item);
         if let Layer::Number(layer) = item.layer {
             if let Some((_, last, highest)) = self.pass
                 // Kernels of two neighbours may start in either order.
@@ -51,11 +52,10 @@ impl Splitter {
             {
                 cut = Some(Cut::Step(self.split_off(last)));
             }
-            let at = self.waiting.len();
+            let at = self.waiting.len() - 1;
             let (first, _, highest) = self.pass.unwrap_or((at, at, layer));
             self.pass = Some((first, at, highest.max(layer)));
         }
-        self.waiting.push(item);
         if cut.is_none() && self.waiting.len() > MOST_WAITING {
             cut = Some(match self.pass.take() {
                 Some((_, last, _)) => Cut::Step(self.split_off(last)),
@@ -161,6 +161,24 @@ mod tests {
         );
         let no_wait = [&pass(0)[..], &pass(12)].concat();
         assert_eq!(steps(&no_wait), [vec![0, 3, 6, 9], vec![12, 15, 18, 21]]);
+    }
+
+    #[test]
+    fn a_step_may_begin_with_its_first_layer() {
+        let pass = |start: i64| [0, 1, 2].map(|layer| (start + 3 * i64::from(layer), Some(layer)));
+        // The longest wait is the one before layer 0; before 49 there is a shorter one.
+        let kernels = [
+            &pass(0)[..],
+            &[(9, None), (14, None)],
+            &pass(40),
+            &[(49, None)],
+            &pass(60),
+        ]
+        .concat();
+        assert_eq!(
+            steps(&kernels),
+            [vec![0, 3, 6, 9, 14], vec![40, 43, 46, 49], vec![60, 63, 66]]
+        );
     }
 
     #[test]
