@@ -9,6 +9,7 @@ use crate::inject::descriptors;
 use crate::inject::guard;
 use crate::inject::guest::{Guest, lock};
 use crate::inject::nvtx;
+use crate::inject::preload;
 use crate::schema::manifest::{FORMAT, PROCESSES_DIR, Process, ProcessState};
 
 /// What names a process for good, and what it is.
@@ -83,6 +84,7 @@ pub(crate) fn write(guest: &Guest, control: Option<&Path>, ended_ns: Option<i64>
         );
     }
     nvtx::tell_problems(guest);
+    preload::tell_problems(guest);
     let identity = &guest.identity;
     let attached = guest.attached.get();
     let process = Process {

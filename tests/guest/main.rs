@@ -17,5 +17,6 @@ mod losses;
 mod nvtx;
 mod regions;
 mod run;
+mod runtimes;
 mod session;
 mod titles;
