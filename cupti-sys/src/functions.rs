@@ -1,6 +1,7 @@
 //! The functions of libcupti that colonel calls. Each may be absent: older libraries lack the newer ones.
 
 use crate::callbacks::{SubscriberHandle, SubscriberParams};
+use crate::counters::params::*;
 use libloading::os::unix::Library;
 use std::ffi::{c_char, c_void};
 
@@ -113,4 +114,45 @@ functions! {
     cuptiGetGraphExecId(exec: *mut c_void, id: *mut u32);
     /// Detaches CUPTI from the process.
     cuptiFinalize();
+
+    /// Readies the counters' part of CUPTI.
+    cuptiProfilerInitialize(params: *mut ProfilerInitialize);
+    /// Name of a device's chip, as the profiler host knows it.
+    cuptiDeviceGetChipName(params: *mut DeviceGetChipName);
+    /// Makes a host object, which knows a chip's metrics; since 12.6, as all that follow.
+    cuptiProfilerHostInitialize(params: *mut HostInitialize);
+    /// Ends it.
+    cuptiProfilerHostDeinitialize(params: *mut HostDeinitialize);
+    /// Adds metrics to its configuration.
+    cuptiProfilerHostConfigAddMetrics(params: *mut HostConfigAddMetrics);
+    /// Bytes of the configuration.
+    cuptiProfilerHostGetConfigImageSize(params: *mut HostGetConfigImageSize);
+    /// The configuration.
+    cuptiProfilerHostGetConfigImage(params: *mut HostGetConfigImage);
+    /// Runs of the program that a configuration needs.
+    cuptiProfilerHostGetNumOfPasses(params: *mut HostGetNumOfPasses);
+    /// Values of metrics in one sample.
+    cuptiProfilerHostEvaluateToGpuValues(params: *mut HostEvaluateToGpuValues);
+    /// What a device can count.
+    cuptiPmSamplingGetCounterAvailability(params: *mut PmGetCounterAvailability);
+    /// Takes a device for sampling.
+    cuptiPmSamplingEnable(params: *mut PmEnable);
+    /// Gives it back.
+    cuptiPmSamplingDisable(params: *mut PmDisable);
+    /// Says what to sample, and how often.
+    cuptiPmSamplingSetConfig(params: *mut PmSetConfig);
+    /// Starts sampling.
+    cuptiPmSamplingStart(params: *mut PmStart);
+    /// Stops it.
+    cuptiPmSamplingStop(params: *mut PmStop);
+    /// Moves samples from the hardware buffer to an image.
+    cuptiPmSamplingDecodeData(params: *mut PmDecodeData);
+    /// Bytes of an image.
+    cuptiPmSamplingGetCounterDataSize(params: *mut PmGetCounterDataSize);
+    /// Makes an empty image.
+    cuptiPmSamplingCounterDataImageInitialize(params: *mut PmCounterDataImageInitialize);
+    /// Samples in an image.
+    cuptiPmSamplingGetCounterDataInfo(params: *mut PmGetCounterDataInfo);
+    /// When a sample was taken.
+    cuptiPmSamplingCounterDataGetSampleInfo(params: *mut PmCounterDataGetSampleInfo);
 }

@@ -8,6 +8,7 @@
 pub mod callbacks;
 pub mod candidates;
 pub mod constants;
+pub mod counters;
 pub mod functions;
 pub mod layouts;
 pub mod loader;

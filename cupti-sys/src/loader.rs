@@ -161,6 +161,16 @@ pub fn load(preferred: Option<&Path>) -> Result<Cupti, LoadError> {
     }
 }
 
+/// Opens the libcupti of this path, for the calls that need no GPU (the profiler host). With a driver on the machine it
+/// is loaded first, since 13.2 crashes without; an older library does not need it.
+pub fn open_without_gpu(path: &Path) -> Result<Cupti, LoadError> {
+    // SAFETY: initializers of the driver's library are what every CUDA program runs; it stays loaded.
+    if let Ok(driver) = unsafe { Library::open(Some("libcuda.so.1"), RTLD_NOW | RTLD_LOCAL) } {
+        std::mem::forget(driver);
+    }
+    open(path, Found::Preferred)
+}
+
 /// Majors to look for, best first: the runtime's, since the two are one toolkit, then what the driver can serve.
 pub(crate) fn fitting_majors(runtime: Option<u32>, driver: Option<u32>) -> Vec<u32> {
     let served = MAJORS

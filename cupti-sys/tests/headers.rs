@@ -7,6 +7,7 @@
 mod parsed;
 mod wheels;
 
+use cupti_sys::counters::params::SHAPES;
 use cupti_sys::functions::Functions;
 use cupti_sys::layouts::{self, LAYOUTS, Layout};
 use cupti_sys::records::{CallbackData, ResourceData, SubscriberParams};
@@ -74,6 +75,7 @@ fn check(release: &str, api_version: u32) {
     }
     findings.extend(check_functions(&header, u64::from(api_version)));
     findings.extend(check_callbacks(&header, api_version));
+    findings.extend(check_parameters(&header, api_version));
     assert!(findings.is_empty(), "CUPTI {release}:\n{}", findings.join("\n"));
 }
 
@@ -206,6 +208,37 @@ fn check_callbacks(header: &Header, api_version: u32) -> Vec<String> {
             let found = theirs.fields.get(field).map(|(offset, _)| *offset);
             if found != Some(offset) {
                 findings.push(format!("{name}.{field} at {offset}, theirs {found:?}"));
+            }
+        }
+    }
+    findings
+}
+
+/// Parameter structures of the counters: ours are the beginning of theirs, which grow at the end.
+fn check_parameters(header: &Header, api_version: u32) -> Vec<String> {
+    let mut findings = Vec::new();
+    if api_version < constants::API_VERSION_12_6 {
+        return findings;
+    }
+    for shape in SHAPES {
+        let Some(theirs) = header.structs.get(shape.c_name) else {
+            findings.push(format!("{} is not there", shape.c_name));
+            continue;
+        };
+        if theirs.size < shape.size {
+            findings.push(format!(
+                "{} has {} bytes, theirs {}",
+                shape.c_name, shape.size, theirs.size
+            ));
+        }
+        for &(field, offset, size) in shape.fields {
+            let found = theirs.fields.get(field).copied();
+            if found != Some((offset, size)) {
+                let name = shape.c_name;
+                findings.push(format!(
+                    "{name}.{field}: (offset, size) {:?}, theirs {found:?}",
+                    (offset, size)
+                ));
             }
         }
     }

@@ -23,12 +23,20 @@ pub(crate) struct Struct {
     pub(crate) fields: HashMap<String, (usize, usize)>,
 }
 
-const INCLUDES: &str = "#include <cupti_version.h>
+const INCLUDES: &str = "#include <stdbool.h>
+#include <cupti_version.h>
 #include <cupti_result.h>
 #include <cupti_activity.h>
 #include <cupti_callbacks.h>
 #include <cupti_driver_cbid.h>
 #include <cupti_runtime_cbid.h>
+";
+
+/// Of counters; since 12.6.
+const COUNTERS_INCLUDES: &str = "#include <cupti_target.h>
+#include <cupti_profiler_target.h>
+#include <cupti_profiler_host.h>
+#include <cupti_pmsampling.h>
 ";
 
 /// Reads the headers of a CUPTI release.
@@ -46,7 +54,10 @@ pub(crate) fn header(release: &str) -> Header {
     find_libclang();
     // CUPTI includes the runtime's builtin_types.h without need; that would want headers of the compiler's wheel.
     let shim = tempfile::tempdir().expect("a temporary folder");
-    std::fs::write(shim.path().join("builtin_types.h"), "").expect("the shim is written");
+    // cupti_profiler_host.h includes one of C++.
+    for header in ["builtin_types.h", "string"] {
+        std::fs::write(shim.path().join(header), "").expect("the shim is written");
+    }
 
     let include = |folder: &Path| format!("-I{}", folder.display());
     let arguments = [
@@ -54,8 +65,10 @@ pub(crate) fn header(release: &str) -> Header {
         include(&wheels::cupti(release).join("include")),
         include(&runtime),
     ];
+    let has_counters = wheels::cupti(release).join("include/cupti_pmsampling.h").is_file();
+    let counters = if has_counters { COUNTERS_INCLUDES } else { "" };
     let bindings = bindgen::Builder::default()
-        .header_contents("all.h", INCLUDES)
+        .header_contents("all.h", &format!("{INCLUDES}{counters}"))
         .clang_args(arguments)
         .clang_args(["-isystem", &compiler_include()])
         .allowlist_type("CUpti_.*")

@@ -1,0 +1,169 @@
+//! PM sampling: a device writes its counters into a hardware buffer at an interval, from which they are moved into
+//! counter data images.
+
+use crate::constants::{APPEND_KEEP_OLDEST, TRIGGER_GPU_TIME_INTERVAL};
+use crate::counters::params::*;
+use crate::counters::{Failure, Names, Table, cupti, text};
+use std::ffi::{CString, c_void};
+
+/// Readies CUPTI's counters and asks for the name of a device's chip.
+pub fn chip(functions: &Table, device: u32) -> Result<CString, Failure> {
+    // Not counted: a second call does nothing, and one that takes it back would be for all users in the process.
+    cupti!(functions, cuptiProfilerInitialize, &mut ProfilerInitialize::default())?;
+    let mut params = DeviceGetChipName {
+        device: device as usize,
+        ..Default::default()
+    };
+    cupti!(functions, cuptiDeviceGetChipName, &mut params)?;
+    Ok(text(params.chip).unwrap_or_default())
+}
+
+/// What a device can count, for [`Host::new`](crate::counters::Host::new).
+pub fn availability(functions: &Table, device: u32) -> Result<Vec<u8>, Failure> {
+    let mut params = PmGetCounterAvailability {
+        device: device as usize,
+        ..Default::default()
+    };
+    cupti!(functions, cuptiPmSamplingGetCounterAvailability, &mut params)?;
+    let mut image = vec![0_u8; params.size];
+    params.image = image.as_mut_ptr();
+    cupti!(functions, cuptiPmSamplingGetCounterAvailability, &mut params)?;
+    Ok(image)
+}
+
+/// What a decode found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decoded {
+    /// `DECODE_STOPPED_*`, or 0 for another reason.
+    pub stop_reason: u32,
+    /// The hardware buffer was full: samples were lost.
+    pub overflow: bool,
+}
+
+/// A device taken for sampling; given back when dropped.
+#[derive(Debug)]
+pub struct Sampling {
+    functions: Table,
+    object: *mut c_void,
+}
+
+// SAFETY: an object of CUPTI's own that is tied to no thread.
+unsafe impl Send for Sampling {}
+
+impl Sampling {
+    /// Takes a device. One client at a time has it.
+    pub fn enable(functions: &Table, device: u32) -> Result<Sampling, Failure> {
+        let mut params = PmEnable {
+            device: device as usize,
+            ..Default::default()
+        };
+        cupti!(functions, cuptiPmSamplingEnable, &mut params)?;
+        Ok(Sampling {
+            functions: *functions,
+            object: params.object,
+        })
+    }
+
+    /// Says what to sample and how often. Samples that find the hardware buffer full are lost.
+    pub fn configure(&self, config: &[u8], hardware_buffer_bytes: usize, interval_ns: u64) -> Result<(), Failure> {
+        let mut params = PmSetConfig {
+            object: self.object,
+            config_size: config.len(),
+            config: config.as_ptr(),
+            hardware_buffer_bytes,
+            interval: interval_ns,
+            trigger_mode: TRIGGER_GPU_TIME_INTERVAL,
+            append_mode: APPEND_KEEP_OLDEST,
+            ..Default::default()
+        };
+        cupti!(self.functions, cuptiPmSamplingSetConfig, &mut params)
+    }
+
+    /// Starts.
+    pub fn start(&self) -> Result<(), Failure> {
+        let mut params = PmStart {
+            object: self.object,
+            ..Default::default()
+        };
+        cupti!(self.functions, cuptiPmSamplingStart, &mut params)
+    }
+
+    /// Stops; samples taken so far can still be decoded.
+    pub fn stop(&self) -> Result<(), Failure> {
+        let mut params = PmStop {
+            object: self.object,
+            ..Default::default()
+        };
+        cupti!(self.functions, cuptiPmSamplingStop, &mut params)
+    }
+
+    /// An empty image for so many samples of the metrics.
+    pub fn image(&self, names: &Names, max_samples: u32) -> Result<Vec<u8>, Failure> {
+        let mut size = PmGetCounterDataSize {
+            object: self.object,
+            names: names.as_ptr(),
+            count: names.len(),
+            max_samples,
+            ..Default::default()
+        };
+        cupti!(self.functions, cuptiPmSamplingGetCounterDataSize, &mut size)?;
+        let mut image = vec![0_u8; size.size];
+        let mut params = PmCounterDataImageInitialize {
+            object: self.object,
+            size: image.len(),
+            image: image.as_mut_ptr(),
+            ..Default::default()
+        };
+        cupti!(self.functions, cuptiPmSamplingCounterDataImageInitialize, &mut params)?;
+        Ok(image)
+    }
+
+    /// Moves samples from the hardware buffer to an image.
+    pub fn decode(&self, image: &mut [u8]) -> Result<Decoded, Failure> {
+        let mut params = PmDecodeData {
+            object: self.object,
+            image: image.as_mut_ptr(),
+            size: image.len(),
+            ..Default::default()
+        };
+        cupti!(self.functions, cuptiPmSamplingDecodeData, &mut params)?;
+        Ok(Decoded {
+            stop_reason: params.stop_reason,
+            overflow: params.overflow != 0,
+        })
+    }
+
+    /// Samples of an image that are complete.
+    pub fn completed(&self, image: &[u8]) -> Result<usize, Failure> {
+        let mut params = PmGetCounterDataInfo {
+            image: image.as_ptr(),
+            size: image.len(),
+            ..Default::default()
+        };
+        cupti!(self.functions, cuptiPmSamplingGetCounterDataInfo, &mut params)?;
+        Ok(params.completed)
+    }
+
+    /// Start and end of a sample, on CUPTI's clock.
+    pub fn sample_times(&self, image: &[u8], sample: usize) -> Result<(u64, u64), Failure> {
+        let mut params = PmCounterDataGetSampleInfo {
+            object: self.object,
+            image: image.as_ptr(),
+            size: image.len(),
+            sample,
+            ..Default::default()
+        };
+        cupti!(self.functions, cuptiPmSamplingCounterDataGetSampleInfo, &mut params)?;
+        Ok((params.start, params.end))
+    }
+}
+
+impl Drop for Sampling {
+    fn drop(&mut self) {
+        let mut params = PmDisable {
+            object: self.object,
+            ..Default::default()
+        };
+        let _ = cupti!(self.functions, cuptiPmSamplingDisable, &mut params);
+    }
+}
