@@ -75,6 +75,7 @@ impl Ingest {
             windows: Vec::new(),
             rows: BTreeMap::new(),
             outside_windows: 0,
+            counters: Vec::new(),
             losses: Vec::new(),
             problems: Vec::new(),
             control: None,

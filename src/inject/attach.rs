@@ -92,7 +92,7 @@ pub(crate) fn attached(guest: &'static Guest) -> Result<Option<&'static Attached
     let cupti = match loader::load(guest.config.cupti.as_deref()) {
         Ok(cupti) => cupti,
         Err(loader::LoadError::NoDriver) => return Ok(None),
-        Err(error) => return Err(problem("no_cupti", error.to_string())),
+        Err(error) => return Err(no_cupti(&error)),
     };
     log!("{} (API {}), {:?}", cupti.path.display(), cupti.version, cupti.found);
     let attached = subscribe(cupti)?;
@@ -100,6 +100,18 @@ pub(crate) fn attached(guest: &'static Guest) -> Result<Option<&'static Attached
     guest.touch();
     // The gate lets one thread in at a time, so this is the first.
     Ok(Some(guest.attached.get_or_init(|| attached)))
+}
+
+fn no_cupti(error: &loader::LoadError) -> Problem {
+    problem("no_cupti", error.to_string())
+}
+
+/// The libcupti of this process, without attaching to it.
+pub(crate) fn find_cupti(guest: &Guest) -> Result<Cupti, Problem> {
+    match guest.attached.get() {
+        Some(attached) => Ok(attached.cupti.clone()),
+        None => loader::load(guest.config.cupti.as_deref()).map_err(|error| no_cupti(&error)),
+    }
 }
 
 fn subscribe(cupti: Cupti) -> Result<Attached, Problem> {
@@ -212,7 +224,8 @@ fn refused(call: &str, status: u32, cupti: &Cupti, other: Option<String>) -> Pro
     problem(code, message)
 }
 
-fn clock_offset(cupti: &Cupti) -> i64 {
+/// To be added to CUPTI's times for Unix ns.
+pub(crate) fn clock_offset(cupti: &Cupti) -> i64 {
     let Some(timestamp) = cupti.functions.cuptiGetTimestamp else {
         return 0;
     };
@@ -389,21 +402,21 @@ impl Attached {
             unsafe { set(attribute, &raw mut size, (&raw mut value).cast()) };
         }
     }
+}
 
-    /// For the process file.
-    pub(crate) fn manifest(&self) -> manifest::Cupti {
-        manifest::Cupti {
-            path: self.cupti.path.display().to_string(),
-            api_version: self.cupti.version,
-            found: match self.cupti.found {
-                Found::Mapped => "mapped",
-                Found::Preferred => "env",
-                Found::BesideCuda => "beside_cudart",
-                Found::LinkerPath => "soname",
-                Found::Toolkit => "cuda_home",
-            }
-            .to_owned(),
+/// For the process file.
+pub(crate) fn manifest_of(cupti: &Cupti) -> manifest::Cupti {
+    manifest::Cupti {
+        path: cupti.path.display().to_string(),
+        api_version: cupti.version,
+        found: match cupti.found {
+            Found::Mapped => "mapped",
+            Found::Preferred => "env",
+            Found::BesideCuda => "beside_cudart",
+            Found::LinkerPath => "soname",
+            Found::Toolkit => "cuda_home",
         }
+        .to_owned(),
     }
 }
 

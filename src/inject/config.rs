@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::inject::nvtx::Filter;
+use crate::schema::counters::{self, Wanted};
 use crate::schema::env;
 use crate::schema::ranges::{PREFIX, RangePattern};
 
@@ -44,6 +45,16 @@ pub(crate) enum GateBy {
     Auto,
 }
 
+/// Interval between two samples, where none is asked for.
+const COUNTERS_INTERVAL: Duration = Duration::from_micros(20);
+
+/// Hardware counters to sample.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct CountersConfig {
+    pub(crate) metrics: Vec<Wanted>,
+    pub(crate) interval: Duration,
+}
+
 /// The guest's settings.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Config {
@@ -56,6 +67,9 @@ pub(crate) struct Config {
     pub(crate) gate_by: GateBy,
     pub(crate) after: Option<Duration>,
     pub(crate) length: Option<Duration>,
+    /// Whether kernels and the like are recorded.
+    pub(crate) records: bool,
+    pub(crate) counters: Option<CountersConfig>,
     pub(crate) trace_api: bool,
     /// NVTX calls us, or will once the program uses it.
     pub(crate) trace_nvtx: bool,
@@ -124,6 +138,18 @@ impl Config {
             parsed.filter(|duration| !duration.is_zero())
         };
         let (after, length) = (nanoseconds(env::AFTER), nanoseconds(env::FOR));
+        let interval = nanoseconds(env::COUNTERS_INTERVAL).unwrap_or(COUNTERS_INTERVAL);
+        let counters = text(env::COUNTERS).and_then(|words| {
+            let (metrics, unknown) = counters::wanted(&words);
+            if !unknown.is_empty() {
+                complain(
+                    env::COUNTERS,
+                    &unknown.join(","),
+                    "sets or metrics that `colonel counters` lists",
+                );
+            }
+            (!metrics.is_empty()).then_some(CountersConfig { metrics, interval })
+        });
         let (mut trace_api, mut trace_nvtx) = (false, gate == GateKind::Nvtx);
         for kind in text(env::TRACE)
             .unwrap_or_default()
@@ -146,6 +172,8 @@ impl Config {
             gate_by,
             after,
             length,
+            records: text(env::RECORDS).is_none_or(|value| value != "0"),
+            counters,
             trace_api,
             trace_nvtx,
             cupti: get(env::CUPTI).map(PathBuf::from),
@@ -202,6 +230,18 @@ mod tests {
         let config = parsed("nvtx:@vllm");
         assert_eq!((config.gate, config.gate_name().as_str()), (GateKind::Manual, "manual"));
         assert_eq!(config.complaints.len(), 1);
+    }
+
+    #[test]
+    fn counters_are_sets_and_metrics() {
+        let parsed = |counters| parse(&[(env::SESSION, "/s"), (env::COUNTERS, counters)]).expect("a session is set");
+        let config = parsed("tensor,bananas");
+        let wanted = config.counters.expect("one of them is known");
+        assert_eq!((wanted.metrics.len(), wanted.interval), (1, COUNTERS_INTERVAL));
+        assert_eq!(config.complaints.len(), 1);
+        assert_eq!(parsed("bananas").counters, None);
+        let config = parse(&[(env::SESSION, "/s"), (env::RECORDS, "0")]).expect("a session is set");
+        assert!(!config.records && config.counters.is_none());
     }
 
     #[test]

@@ -154,12 +154,12 @@ impl Delivery {
 
     /// Flushes CUPTI and takes note of what is lost; true if buffers moved.
     fn flush(&mut self, forced: bool) -> bool {
-        let Some(attached) = self.guest.attached.get() else {
-            return false;
-        };
-        attached.flush(forced);
         let losses = &self.guest.losses;
-        losses.add("records", Reason::DroppedByCupti, Some(attached.dropped()));
+        // Not so where counters alone are sampled.
+        if let Some(attached) = self.guest.attached.get() {
+            attached.flush(forced);
+            losses.add("records", Reason::DroppedByCupti, Some(attached.dropped()));
+        }
         losses.add(
             "records",
             Reason::BuffersExhausted,

@@ -11,14 +11,15 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::inject::attach;
+use crate::inject::attach::{self, Attached};
 use crate::inject::command::{Command, Open, Which};
+use crate::inject::entry;
 use crate::inject::guest::{Guest, lock};
 use crate::inject::log::log;
 use crate::inject::nvtx;
 use crate::inject::threads::now_ns;
 use crate::inject::writer;
-use crate::schema::manifest::ProcessState;
+use crate::schema::manifest::{Problem, ProcessState};
 
 /// Longest wait of a host thread in cudaProfilerStart for another thread that is just at the gate.
 const MAX_WAIT: Duration = Duration::from_secs(2);
@@ -232,7 +233,7 @@ impl Guest {
 
     fn open_now(&'static self, open: Open) -> Answer {
         open.check(&self.windows.open_now())?;
-        let attached = match attach::attached(self) {
+        let attached = match self.attached_for_records() {
             Ok(Some(attached)) => attached,
             Ok(None) => {
                 // Those that the program asks for come back to it in InitializeInjection.
@@ -247,15 +248,21 @@ impl Guest {
             return self.give_up("no_thread", format!("failed to start the writer thread: {error}"));
         }
         // Before anything can be launched in it.
-        self.graphs.open(self, attached);
-        let mark = open.mark.or_else(|| attached.mark());
+        if let Some(attached) = attached {
+            self.graphs.open(self, attached);
+        }
+        let mark = open.mark.or_else(|| attached?.mark());
         // The window is known before the first of its records can arrive.
         let number = self.windows.open(now_ns(), mark, open.trigger.name(), open.name);
         if !self.gate.is_open()
+            && let Some(attached) = attached
             && let Err(problem) = attached.enable(&self.config)
         {
             self.windows.close(number, now_ns(), attached.mark());
             return self.give_up(&problem.code, problem.message);
+        }
+        if let Err(error) = self.counters.start(self) {
+            self.problem("no_thread", format!("failed to start the counters' thread: {error}"));
         }
         nvtx::start(self, mark);
         if let Some(wish) = open.wish {
@@ -269,6 +276,14 @@ impl Guest {
         self.touch();
         self.wake.steward();
         Ok(number)
+    }
+
+    /// CUPTI, attached; nothing where no records are wanted. `Ok(None)`: it is too early.
+    fn attached_for_records(&'static self) -> Result<Option<Option<&'static Attached>>, Problem> {
+        if self.config.records {
+            return Ok(attach::attached(self)?.map(Some));
+        }
+        Ok(entry::cuda_is_initialized().then_some(None))
     }
 
     fn give_up(&'static self, code: &str, message: String) -> Answer {
@@ -294,6 +309,7 @@ impl Guest {
         }
         self.touch();
         if self.windows.open_now().is_empty() {
+            self.counters.stop();
             nvtx::stop(self, mark);
             self.graphs.close();
             // Records are turned off by the steward, once what was launched has arrived (see `disable_if_closed`).

@@ -9,6 +9,7 @@ use crossbeam_channel::Sender;
 use crate::inject::attach::Attached;
 use crate::inject::buffers::Pool;
 use crate::inject::config::Config;
+use crate::inject::counters::Counters;
 use crate::inject::gate::Gate;
 use crate::inject::graphs::Graphs;
 use crate::inject::log::log;
@@ -38,6 +39,7 @@ pub(crate) struct Guest {
     /// NVTX ranges on their way to the writer.
     pub(crate) ranges: Outbox,
     pub(crate) graphs: Graphs,
+    pub(crate) counters: Counters,
     /// Set by the first attachment, and never unset: CUPTI keeps pointers into us.
     pub(crate) attached: OnceLock<Attached>,
     /// The writer's channel, once it runs.
@@ -64,6 +66,7 @@ impl Guest {
             wake,
             ranges: Outbox::default(),
             graphs: Graphs::default(),
+            counters: Counters::default(),
             attached: OnceLock::new(),
             writer: OnceLock::new(),
             sealed: Mutex::default(),

@@ -21,6 +21,7 @@ pub(crate) enum Reason {
     QueueFull,
     TooManyOpen,
     TooManyGraphs,
+    HardwareBufferFull,
 }
 
 impl Reason {
@@ -38,6 +39,7 @@ impl Reason {
             Reason::QueueFull => "queue_full",
             Reason::TooManyOpen => "too_many_open",
             Reason::TooManyGraphs => "too_many_graphs",
+            Reason::HardwareBufferFull => "hardware_buffer_full",
         }
     }
 }

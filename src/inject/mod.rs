@@ -2,7 +2,8 @@
 //!
 //! `entry` (how we get in) → `command`, `gate` (whether records count) → `attach` (CUPTI) → `buffers` (memory lent to CUPTI)
 //! → `writer` (our thread) → `decode` (bytes to records) → `rows` and `kernels` (records to columns)
-//! → `segments` and `pages` (columns to Parquet). NVTX ranges come by `nvtx`, those of CUDA graphs by `graphs`. `steward` is the other thread: `control` socket, timers, `delivery` (flushes).
+//! → `segments` and `pages` (columns to Parquet). Hardware counters are sampled by `counters`,
+//! beside all this. NVTX ranges come by `nvtx`, those of CUDA graphs by `graphs`. `steward` is the other thread: `control` socket, timers, `delivery` (flushes).
 //!
 //! Nothing here may panic into, block, print in, or outlive its welcome in the host: style rules in
 //! docs/architecture.md.
@@ -22,6 +23,7 @@ mod buffers;
 mod command;
 mod config;
 mod control;
+mod counters;
 mod decode;
 mod delivery;
 mod descriptors;

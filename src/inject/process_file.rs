@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
+use crate::inject::attach;
 use crate::inject::descriptors;
 use crate::inject::guard;
 use crate::inject::guest::{Guest, lock};
@@ -99,7 +100,10 @@ pub(crate) fn write(guest: &Guest, control: Option<&Path>, ended_ns: Option<i64>
         state: guest.gate.state(),
         gate: guest.config.gate_name(),
         gate_by: crate::inject::entry::gate_by().map(str::to_owned),
-        cupti: attached.map(|attached| attached.manifest()),
+        cupti: attached
+            .map(|attached| &attached.cupti)
+            .or_else(|| guest.counters.cupti.get())
+            .map(attach::manifest_of),
         driver_version: attached.and_then(|attached| attached.driver_version),
         attached_ns: attached.map(|attached| attached.attached_ns),
         windows: guest.windows.manifest(),
@@ -109,6 +113,7 @@ pub(crate) fn write(guest: &Guest, control: Option<&Path>, ended_ns: Option<i64>
             .collect(),
         outside_windows: guest.outside_windows.load(Ordering::Relaxed),
         losses: guest.losses.manifest(identity.pid),
+        counters: guest.counters.manifest(),
         problems: guest.problems(),
         control: control
             .filter(|_| guest.gate.state() != ProcessState::Off)

@@ -104,9 +104,11 @@ impl Steward {
     }
 
     fn finish(&mut self) {
-        let attached = self.guest.attached.get().is_some();
+        let had_windows = self.guest.writer.get().is_some();
         let _ = self.guest.close_window(Which::All, None, true);
-        let delivered = !attached || self.delivery.finish();
+        self.guest.counters.end();
+        let mut delivered = !had_windows || self.delivery.finish();
+        delivered &= self.guest.counters.wait(SEAL_TIMEOUT);
         self.guest.gate.end();
         self.guest.touch();
         // Without an end the launcher takes the process for cut off and counts what was received and is not on disk.
@@ -192,6 +194,7 @@ impl Steward {
                 let closed = self.guest.close_window(which, None, true);
                 if closed.is_ok() && !self.guest.gate.is_open() {
                     self.delivery.deliver();
+                    self.guest.counters.wait(SEAL_TIMEOUT);
                     // The answer must not come before the process file says so.
                     self.write_process_file(None);
                 }

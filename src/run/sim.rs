@@ -11,10 +11,13 @@ use super::runtime::RuntimeFolder;
 use crate::schema::env::CUPTI;
 
 /// Name that a program asks for, and gpu-sim's library that answers.
-const STAND_INS: [(&str, &str); 3] = [
+const STAND_INS: [(&str, &str); 5] = [
     ("libcuda.so.1", "libsim_cuda.so"),
     ("libcudart.so.13", "libsim_cudart.so"),
     (CUPTI_NAME, "libsim_cupti.so"),
+    // What the real libcupti needs for counters; here it is in the stand-in itself.
+    ("libnvperf_host.so", "libsim_cupti.so"),
+    ("libnvperf_target.so", "libsim_cupti.so"),
 ];
 const CUPTI_NAME: &str = "libcupti.so.13";
 

@@ -39,7 +39,90 @@ metrics! {
     PCIE_THROUGHPUT = "pcie_throughput", "%", "pcie", "PCIe, of its peak.";
     PCIE_READ_BYTES = "pcie_read_bytes", "bytes", "pcie", "Read over PCIe.";
     PCIE_WRITE_BYTES = "pcie_write_bytes", "bytes", "pcie", "Written over PCIe.";
-    NVLINK_RECEIVED_BYTES = "nvlink_received_bytes", "bytes", "nvlink", "Payload received over NVLink.";
-    NVLINK_SENT_BYTES = "nvlink_sent_bytes", "bytes", "nvlink", "Payload sent over NVLink.";
+    NVLINK_RECEIVED_BYTES = "nvlink_received_bytes", "bytes", "nvlink", "Received over NVLink.";
+    NVLINK_SENT_BYTES = "nvlink_sent_bytes", "bytes", "nvlink", "Sent over NVLink.";
     SM_CLOCK = "sm_clock", "Hz", "clocks", "Clock of the SMs, cycles over time.";
+}
+
+/// The word for all of [`METRICS`].
+pub const ALL: &str = "all";
+
+/// A metric that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// One of [`METRICS`].
+    Known(&'static Metric),
+    /// By NVIDIA's own name.
+    Foreign(String),
+}
+
+/// The metrics that `SET|METRIC,…` means, each once, in the order of [`METRICS`], NVIDIA's own names behind them; and
+/// the words that are none.
+pub fn wanted(text: &str) -> (Vec<Wanted>, Vec<String>) {
+    let words: Vec<&str> = text.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
+    let is_foreign = |word: &str| word.contains("__");
+    let names = |metric: &Metric, word: &str| word == ALL || word == metric.set || word == metric.name;
+    let mut wanted: Vec<Wanted> = METRICS
+        .iter()
+        .filter(|metric| words.iter().any(|word| names(metric, word)))
+        .map(Wanted::Known)
+        .collect();
+    let mut unknown = Vec::new();
+    for word in words {
+        let foreign = Wanted::Foreign(word.to_owned());
+        if is_foreign(word) && !wanted.contains(&foreign) {
+            wanted.push(foreign);
+        } else if !is_foreign(word) && !METRICS.iter().any(|metric| names(metric, word)) {
+            unknown.push(word.to_owned());
+        }
+    }
+    (wanted, unknown)
+}
+
+/// Sets of [`METRICS`], each once.
+pub fn sets() -> Vec<&'static str> {
+    let mut sets: Vec<&str> = METRICS.iter().map(|metric| metric.set).collect();
+    sets.dedup();
+    sets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(text: &str) -> Vec<String> {
+        let (wanted, unknown) = wanted(text);
+        assert_eq!(unknown, Vec::<String>::new());
+        let name = |wanted: &Wanted| match wanted {
+            Wanted::Known(metric) => metric.name.to_owned(),
+            Wanted::Foreign(name) => name.clone(),
+        };
+        wanted.iter().map(name).collect()
+    }
+
+    #[test]
+    fn sets_and_names_mean_metrics_each_once() {
+        assert_eq!(names("all").len(), METRICS.len());
+        assert_eq!(
+            names("tensor,sm_active,sm_active,tensor_active"),
+            [TENSOR_ACTIVE, SM_ACTIVE]
+        );
+        assert_eq!(names("idc__requests.sum, l1"), [L1_THROUGHPUT, "idc__requests.sum"]);
+        assert_eq!(names(""), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_neither_is_told() {
+        assert_eq!(wanted("dram,bananas").1, ["bananas"]);
+    }
+
+    #[test]
+    fn names_of_sets_and_metrics_differ() {
+        let mut all: Vec<&str> = METRICS.iter().map(|metric| metric.name).chain(sets()).collect();
+        let count = all.len();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), count);
+        assert!(!all.contains(&ALL) && all.iter().all(|name| !name.contains("__")));
+    }
 }

@@ -19,7 +19,7 @@ pub struct Format {
 }
 
 /// What this build writes.
-pub const FORMAT: Format = Format { major: 1, minor: 2 };
+pub const FORMAT: Format = Format { major: 1, minor: 3 };
 
 /// Name of the session's own file.
 pub const SESSION_FILE: &str = "session.json";
@@ -204,6 +204,9 @@ pub struct Process {
     /// Losses so far.
     #[serde(default)]
     pub losses: Vec<Loss>,
+    /// Hardware counters, a device that is or was sampled.
+    #[serde(default)]
+    pub counters: Vec<Sampled>,
     /// Why something could not be had.
     #[serde(default)]
     pub problems: Vec<Problem>,
@@ -235,6 +238,42 @@ pub struct Cupti {
     pub api_version: u32,
     /// How it was found: `mapped`, `env`, `beside_cudart`, `soname` or `cuda_home`.
     pub found: String,
+}
+
+/// How a device's hardware counters are sampled, and what it came to so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sampled {
+    /// CUDA device ordinal.
+    pub device_id: u32,
+    /// The chip, as CUPTI names it.
+    pub chip: String,
+    /// Metrics that are sampled.
+    pub metrics: Vec<String>,
+    /// Metrics that were asked for and are not: the chip lacks them, or they need a pass of their own.
+    #[serde(default)]
+    pub left_out: Vec<String>,
+    /// Interval that was asked for, ns.
+    pub asked_interval_ns: u64,
+    /// Interval in force, ns: longer where samples came faster than they could be stored.
+    pub interval_ns: u64,
+    /// Bytes of the hardware's buffer.
+    pub hardware_buffer_bytes: u64,
+    /// Bytes of a counter data image, and samples that it holds.
+    pub image_bytes: u64,
+    /// See `image_bytes`.
+    pub image_samples: u32,
+    /// Samples stored.
+    #[serde(default)]
+    pub samples: u64,
+    /// Samples that the hardware's buffer had no room for.
+    #[serde(default)]
+    pub lost_samples: u64,
+    /// Raw data written.
+    #[serde(default)]
+    pub raw_bytes: u64,
+    /// CPU time that our thread took for all devices, ns.
+    #[serde(default)]
+    pub cpu_ns: u64,
 }
 
 /// A window, see the table `windows`.

@@ -283,7 +283,7 @@ tables! {
     losses LossRow LossesBuilder {
         pid: U32 = "Process.",
         kind: Text = "Table that the records would have gone to, or `records` where unknown.",
-        reason: Text = "`buffers_exhausted`, `dropped_by_cupti`, `invalid_timestamp`, `unknown_kind`, `truncated_buffer`, `write_failed`, `callbacks_replaced`, `not_sealed`, `queue_full`, `too_many_open`, `too_many_graphs`, `file_unreadable`.",
+        reason: Text = "`buffers_exhausted`, `dropped_by_cupti`, `invalid_timestamp`, `unknown_kind`, `truncated_buffer`, `write_failed`, `callbacks_replaced`, `not_sealed`, `queue_full`, `too_many_open`, `too_many_graphs`, `hardware_buffer_full`, `file_unreadable`.",
         count: MaybeU64 = "Records; null where nobody can tell how many.",
         first_ns: I64 = "First seen, Unix ns.",
         last_ns: I64 = "Last seen, Unix ns.",

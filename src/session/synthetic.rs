@@ -56,6 +56,7 @@ impl SyntheticGuest {
             windows: vec![window],
             rows: BTreeMap::new(),
             outside_windows: 0,
+            counters: Vec::new(),
             losses: Vec::new(),
             problems: Vec::new(),
             control: None,

@@ -59,6 +59,7 @@ table! {
         CU_GET_ERROR_STRING = 372 "cuGetErrorString";
         CU_GET_ERROR_NAME = 373 "cuGetErrorName";
         CU_DEVICE_PRIMARY_CTX_RETAIN = 386 "cuDevicePrimaryCtxRetain";
+        CU_DEVICE_PRIMARY_CTX_GET_STATE = 392 "cuDevicePrimaryCtxGetState";
         CU_DEVICE_GET_UUID = 482 "cuDeviceGetUuid";
         CU_STREAM_END_CAPTURE = 497 "cuStreamEndCapture";
         CU_STREAM_IS_CAPTURING = 499 "cuStreamIsCapturing";

@@ -6,6 +6,7 @@
 pub mod cbid;
 pub mod library;
 pub mod trace;
+pub mod truth;
 
 use std::cell::Cell;
 use std::ffi::{c_char, c_void};

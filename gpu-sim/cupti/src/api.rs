@@ -30,11 +30,18 @@ macro_rules! exports {
         #[unsafe(no_mangle)]
         extern "C" fn $name($($arg: $type),*) -> u32 {
             let body = || -> Result<(), u32> { $body };
-            let result = body().err().unwrap_or(SUCCESS);
-            note(stringify!($name), result);
-            result
+            $crate::api::noted(stringify!($name), body())
         }
     )* };
+}
+
+pub(crate) use exports;
+
+/// The call's result code, noted.
+pub(crate) fn noted(function: &str, result: Result<(), u32>) -> u32 {
+    let result = result.err().unwrap_or(SUCCESS);
+    note(function, result);
+    result
 }
 
 fn note(function: &str, result: u32) {
@@ -63,7 +70,7 @@ fn fault(code: Option<u32>) -> Result<(), u32> {
 }
 
 /// What a call that needs no driver does without one: fine up to 13.1, a crash in 13.2, an error from 13.3.
-fn without_driver() -> Result<(), u32> {
+pub(crate) fn without_driver() -> Result<(), u32> {
     match api_version() {
         _ if driver::hooks().is_some() => Ok(()),
         ..API_VERSION_13_2 => Ok(()),

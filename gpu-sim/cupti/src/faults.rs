@@ -25,6 +25,9 @@ pub(crate) struct Faults {
     pub(crate) major: Option<u32>,
     pub(crate) slow_flush_ms: Option<u64>,
     pub(crate) hang_flush: bool,
+    pub(crate) counters: Option<u32>,
+    pub(crate) counters_room: Option<u64>,
+    pub(crate) unknown_chip: bool,
 }
 
 impl Faults {
@@ -71,6 +74,9 @@ impl Faults {
             "major" => self.major = Some(code()?),
             "slow-flush" => self.slow_flush_ms = Some(number()?),
             "hang-flush" => self.hang_flush = true,
+            "counters" => self.counters = Some(code()?),
+            "counters-room" => self.counters_room = Some(every()?),
+            "unknown-chip" => self.unknown_chip = true,
             _ => return Err("is not a fault; gpu-sim/README.md lists them"),
         }
         Ok(())

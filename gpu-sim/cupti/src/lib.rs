@@ -9,6 +9,7 @@
 //! - `overwrite`: end times that a later replay of a graph overwrites
 //! - `takeover`: another client that takes the buffers over
 //! - `teardown`: what becomes of it at exit
+//! - `counters`: PM sampling and the profiler host
 //! - `attributes`, `api`: the exported functions
 //!
 //! No lock is held while a client's callback runs.
@@ -17,6 +18,7 @@ mod api;
 mod attributes;
 mod buffers;
 mod correlation;
+mod counters;
 mod driver;
 mod faults;
 mod flush;

@@ -9,7 +9,7 @@ use crate::buffers::{POOL, Writer};
 use crate::faults::faults;
 use crate::kinds::{self, KINDS_ENABLED, bit};
 use crate::records::{self, Place, every};
-use crate::{correlation, driver, overwrite, subscriber, takeover};
+use crate::{correlation, counters, driver, overwrite, subscriber, takeover};
 
 /// What the driver calls.
 pub(crate) static TRACER: Tracer = Tracer {
@@ -72,6 +72,7 @@ extern "C" fn submitted(submission: &Submission) {
     if of_graph && !with_kernels {
         overwrite::not_recorded(submission, ops);
     }
+    counters::submitted(submission, ops);
     if faults().takeover.is_some() {
         takeover::count(ops.iter().filter(|op| op.kind == op::KERNEL).count() as u64);
     }

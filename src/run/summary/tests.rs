@@ -36,6 +36,7 @@ fn process(pid: u32) -> Process {
         windows: vec![window(1, 51, 63)],
         rows: BTreeMap::new(),
         outside_windows: 0,
+        counters: Vec::new(),
         losses: Vec::new(),
         problems: Vec::new(),
         control: None,

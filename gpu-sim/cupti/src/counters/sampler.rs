@@ -1,0 +1,149 @@
+//! A device's hardware buffer: a sample an interval from the start on, as many as there is room for.
+
+use std::collections::VecDeque;
+
+use sim_abi::now_ns;
+use sim_abi::truth::Truth;
+
+use super::activity::{self, Busy};
+use super::images::Sample;
+use super::metrics::METRICS;
+
+/// Bytes of the hardware buffer that a sample takes, and each of its metrics.
+const SAMPLE_BYTES: usize = 512;
+const METRIC_BYTES: usize = 32;
+
+/// Sampling of one device.
+#[derive(Debug)]
+pub(crate) struct Sampler {
+    pub(crate) device: u32,
+    pub(crate) metrics: Vec<u32>,
+    interval: u64,
+    /// Samples that the hardware buffer holds.
+    room: u64,
+    /// Stretches of samples in the hardware buffer: begin of the first, and how many.
+    held: VecDeque<(u64, u64)>,
+    /// Everything before was sampled, or found no room; `None` before the first start.
+    clock: Option<u64>,
+    runs: bool,
+}
+
+impl Sampler {
+    pub(crate) fn new(device: u32) -> Sampler {
+        activity::watch();
+        Sampler {
+            device,
+            metrics: Vec::new(),
+            interval: 0,
+            room: 0,
+            held: VecDeque::new(),
+            clock: None,
+            runs: false,
+        }
+    }
+
+    pub(crate) fn configure(&mut self, metrics: Vec<u32>, buffer_bytes: usize, interval: u64, room: Option<u64>) {
+        let bytes = SAMPLE_BYTES + metrics.len() * METRIC_BYTES;
+        self.room = room.unwrap_or((buffer_bytes / bytes) as u64);
+        self.metrics = metrics;
+        self.interval = interval;
+    }
+
+    pub(crate) fn is_configured(&self) -> bool {
+        self.interval > 0
+    }
+
+    pub(crate) fn runs(&self) -> bool {
+        self.runs
+    }
+
+    pub(crate) fn start(&mut self) {
+        self.clock = Some(now_ns());
+        self.runs = true;
+    }
+
+    pub(crate) fn stop(&mut self) {
+        self.overflown();
+        self.runs = false;
+    }
+
+    /// Lets the hardware sample until now; true where some found no room.
+    fn overflown(&mut self) -> bool {
+        let Some(clock) = self.clock.filter(|_| self.runs) else {
+            return false;
+        };
+        let new = now_ns().saturating_sub(clock) / self.interval;
+        let held: u64 = self.held.iter().map(|(_, count)| count).sum();
+        let fits = new.min(self.room.saturating_sub(held));
+        if fits > 0 {
+            self.held.push_back((clock, fits));
+        }
+        self.clock = Some(clock + new * self.interval);
+        fits < new
+    }
+
+    /// Up to `most` samples, whether more are waiting, and whether some were lost for lack of room.
+    pub(crate) fn take(&mut self, most: usize) -> (Vec<Sample>, bool, bool) {
+        let overflow = self.overflown();
+        let mut samples = Vec::new();
+        if let Some((first, _)) = self.held.front() {
+            let busy = activity::since(self.device, *first);
+            while let Some((start, count)) = self.held.pop_front() {
+                let taken = count.min((most - samples.len()) as u64);
+                samples.extend((0..taken).map(|index| self.sample(start + index * self.interval, &busy)));
+                if taken < count {
+                    self.held.push_front((start + taken * self.interval, count - taken));
+                    break;
+                }
+            }
+        }
+        (samples, !self.held.is_empty(), overflow)
+    }
+
+    fn sample(&self, start: u64, busy: &[Busy]) -> Sample {
+        let end = start + self.interval;
+        let mut counts = vec![0; self.metrics.len()];
+        for one in busy.iter().take_while(|one| one.start < end) {
+            let overlap = one.end.min(end).saturating_sub(one.start.max(start));
+            if overlap > 0 {
+                self.add(&mut counts, &one.truth, overlap);
+            }
+        }
+        Sample { start, end, counts }
+    }
+
+    fn add(&self, counts: &mut [u64], truth: &Truth, ns: u64) {
+        for (count, number) in counts.iter_mut().zip(&self.metrics) {
+            if let Some(metric) = METRICS.get(*number as usize) {
+                *count += metric.count(truth, ns);
+            }
+        }
+    }
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        activity::unwatch(self.device);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_finds_no_room_is_lost_and_said_once() {
+        let mut sampler = Sampler::new(15);
+        sampler.configure(vec![0], 0, 1_000, Some(10));
+        sampler.start();
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        let (samples, more, overflow) = sampler.take(4);
+        assert_eq!((samples.len(), more, overflow), (4, true, true));
+        sampler.stop();
+        let before = samples[3].end;
+        let (samples, more, _) = sampler.take(1_000);
+        assert!(!more && samples.len() >= 6);
+        assert_eq!(samples[0].start, before);
+        assert_eq!(sampler.take(10), (Vec::new(), false, false));
+    }
+}
