@@ -4,6 +4,7 @@ pub mod analyze;
 pub mod compare;
 pub mod config;
 pub mod control;
+pub mod counters;
 pub mod doctor;
 mod error;
 pub mod export;
@@ -47,6 +48,7 @@ enum Command {
     List(list::Args),
     Show(show::Args),
     Compare(compare::Args),
+    Counters(counters::Args),
     Query(query::Args),
     Tables(tables::Args),
     Export(export::Args),
@@ -79,6 +81,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::List(args) => list::run(&args),
         Command::Show(args) => show::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Counters(args) => counters::run(&args),
         Command::Query(args) => query::run(&args),
         Command::Tables(args) => tables::run(&args),
         Command::Export(args) => export::run(&args),

@@ -20,7 +20,8 @@ use crate::run::config::{ConfigError, Files, Source, resolve, typed};
 use crate::run::evaluators::EvaluatorKind;
 use crate::run::flavors::{FLAVORS, Flavor};
 use crate::run::knobs::Knobs;
-use crate::run::{Choice, Gate, GateBy, Launch, Outcome, RunError, Settings, Summary, Trace};
+use crate::run::{Choice, Counters, Gate, GateBy, Launch, Mode, Outcome, RunError, Settings, Summary, Trace};
+use crate::schema::counters::ALL;
 use crate::schema::env as variables;
 use crate::schema::manifest::SessionState;
 use crate::session::{Session, SessionError};
@@ -55,6 +56,21 @@ pub struct Args {
     /// Record more: `api` (calls of the CUDA runtime and driver), `nvtx` (NVTX ranges)
     #[arg(long, value_name = "KINDS", value_delimiter = ',', value_parser = Trace::parse)]
     trace: Vec<Trace>,
+    /// Sample hardware counters while a window is open: all that fit, or sets and metrics (`colonel counters` lists them)
+    #[arg(
+        long, value_name = "SET|METRIC,…", num_args = 0..=1, require_equals = true, default_missing_value = ALL,
+        value_parser = Counters::parse
+    )]
+    counters: Option<String>,
+    /// Time between two samples of the counters [default: 20us]
+    #[arg(long, value_name = "TIME", value_parser = Counters::parse_interval)]
+    counters_interval: Option<Duration>,
+    /// Leave the counters' raw samples in the session
+    #[arg(long)]
+    keep_samples: bool,
+    /// What is taken: `full`, or `counters`, hardware counters alone (no kernels, no subscriber, so no cost to launches)
+    #[arg(long, value_name = "MODE", default_value = "full", value_parser = Mode::parse)]
+    mode: Mode,
     /// Which profiler: `cupti` (colonel's own), `nsys` or `ncu` (NVIDIA's, into the same tables), or `auto`, which is
     /// `cupti`
     #[arg(long, value_name = "EVALUATOR", default_value = "auto", value_parser = EvaluatorKind::parse)]
@@ -146,6 +162,8 @@ fn settings(args: &Args) -> Result<Settings, RunError> {
         after: args.after,
         window: args.window,
         trace: args.trace.clone(),
+        mode: args.mode,
+        counters: counters(args),
         evaluator: args.evaluator,
         knobs: knobs(args)?,
         cwd: args.cwd.clone(),
@@ -157,6 +175,16 @@ fn settings(args: &Args) -> Result<Settings, RunError> {
         analyze: !args.no_analyze,
         replace_injection: args.replace_injection,
         command: args.command.clone(),
+    })
+}
+
+/// Counters, where they or their mode are asked for.
+fn counters(args: &Args) -> Option<Counters> {
+    let all = || (args.mode == Mode::Counters).then(|| ALL.to_owned());
+    Some(Counters {
+        metrics: args.counters.clone().or_else(all)?,
+        interval: args.counters_interval,
+        keep_samples: args.keep_samples,
     })
 }
 

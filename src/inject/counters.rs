@@ -54,8 +54,10 @@ struct Wish {
     ends: bool,
     /// What a window counted is not all on disk yet.
     at_work: bool,
-    /// The thread runs, or has run and given up.
+    /// The thread runs, or has given up.
     started: bool,
+    /// It has: nothing can be counted in this process.
+    given_up: bool,
 }
 
 impl Counters {
@@ -66,6 +68,9 @@ impl Counters {
         }
         let is_new = {
             let mut wish = lock(&self.wish);
+            if wish.given_up {
+                return Ok(());
+            }
             wish.wanted = true;
             wish.at_work = true;
             !std::mem::replace(&mut wish.started, true)
@@ -123,6 +128,15 @@ impl Counters {
         self.changed.notify_all();
     }
 
+    /// Nothing can be counted.
+    fn give_up(&self) {
+        let mut wish = lock(&self.wish);
+        wish.given_up = true;
+        wish.at_work = false;
+        drop(wish);
+        self.changed.notify_all();
+    }
+
     /// Waits for the next window: true once there is one; false when the process ends.
     fn next_window(&self, limit: Option<Duration>) -> Option<bool> {
         let wish = lock(&self.wish);
@@ -172,12 +186,12 @@ impl Sampler {
         // SAFETY: a call by value about this thread alone.
         unsafe { libc::setpriority(libc::PRIO_PROCESS, libc::gettid().cast_unsigned(), NICENESS) };
         let counters = &self.guest.counters;
-        let tools = self.tools();
+        let (Some(tools), Some(wanted)) = (self.tools(), &self.guest.config.counters) else {
+            return counters.give_up();
+        };
         loop {
-            if let (Some(tools), Some(wanted)) = (&tools, &self.guest.config.counters) {
-                self.refused.clear();
-                self.window(tools, wanted);
-            }
+            self.refused.clear();
+            self.window(&tools, wanted);
             counters.rest();
             let next = counters.next_window(Some(KEEP)).or_else(|| {
                 // Others may want to count meanwhile.

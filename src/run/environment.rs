@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::flavors::{Flavor, KnownTo};
 use super::python::Python;
-use super::settings::{Settings, Trace};
+use super::settings::{Mode, Settings, Trace};
 use crate::schema::env as variables;
 
 /// The CUDA driver loads the library that it names.
@@ -96,6 +96,15 @@ impl Environment {
         self.set(variables::GATE_BY, settings.gate_by.name());
         self.set_or_remove(variables::AFTER, settings.after.map(nanoseconds));
         self.set_or_remove(variables::FOR, settings.window.map(nanoseconds));
+        let counters = settings.counters.as_ref();
+        self.set_or_remove(
+            variables::COUNTERS,
+            counters.map(|counters| counters.metrics.clone().into()),
+        );
+        let interval = counters.and_then(|counters| counters.interval);
+        self.set_or_remove(variables::COUNTERS_INTERVAL, interval.map(nanoseconds));
+        let no_records = (settings.mode == Mode::Counters).then(|| "0".into());
+        self.set_or_remove(variables::RECORDS, no_records);
         let trace: Vec<&str> = settings.trace.iter().copied().map(Trace::name).collect();
         self.set_or_remove(variables::TRACE, (!trace.is_empty()).then(|| trace.join(",").into()));
     }

@@ -22,6 +22,7 @@ use super::python::{Python, Question, interpreter};
 use super::runtime::RuntimeFolder;
 use super::summary::{Summary, Surroundings};
 use super::{RunError, Settings, Signals, command, sim};
+use crate::counters;
 use crate::schema::env as variables;
 use crate::schema::manifest::{Exit, PROCESSES_DIR, Problem, Process, ProcessState, Session as Manifest};
 use crate::session::{NewSession, Session, SessionError, SessionWriter, is_alive, now_ns};
@@ -129,6 +130,9 @@ impl Launch {
             signal: exit.signal(),
         };
         let exit = evaluator.collect(&mut session, exit, stopped);
+        if self.settings.analyze && self.settings.counters.is_some() {
+            evaluate_samples(&self.settings, &mut session, &running, &hurry, &mut progress);
+        }
         let exit_code = match (exit.code, exit.signal) {
             (Some(code), _) => u8::try_from(code).unwrap_or(u8::MAX),
             (None, signal) => killed_by(signal.unwrap_or_default()),
@@ -245,6 +249,38 @@ fn start(
     }
     let child = command::spawn(&words, cwd, &environment, signals.mask(), streams)?;
     Ok((child, runtime))
+}
+
+/// Turns the raw samples of hardware counters into rows; what could not be stays, and the session says why.
+fn evaluate_samples(
+    settings: &Settings,
+    session: &mut SessionWriter,
+    running: &[u32],
+    hurry: &AtomicBool,
+    progress: &mut Progress,
+) {
+    let options = counters::Options {
+        keep: settings.counters.as_ref().is_some_and(|counters| counters.keep_samples),
+        cupti: None,
+        stop: hurry,
+    };
+    let mut show = |done, whole| progress.report("evaluating samples of hardware counters", done, whole);
+    let failures = match counters::evaluate(session.path(), running, options, &mut show) {
+        Ok((evaluation, failures)) => {
+            session.manifest_mut().evaluation = Some(evaluation);
+            failures
+        }
+        Err(error) => vec![error.to_string()],
+    };
+    if !failures.is_empty() {
+        let message = format!(
+            "not all samples of hardware counters became rows: {}; what is left of the raw data is evaluated by `colonel \
+             counters evaluate {}`",
+            failures.join("; "),
+            session.id()
+        );
+        session.add_problem("counters_not_evaluated", message);
+    }
 }
 
 /// Waits a moment for processes of the session that outlive the command; returns those that still run.

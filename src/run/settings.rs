@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::evaluators::EvaluatorKind;
 use super::flavors::Flavor;
 use super::knobs::Knobs;
+use crate::schema::counters;
 use crate::schema::ranges::{PREFIX, RangePattern};
 use crate::session::SessionsDir;
 
@@ -122,6 +123,63 @@ impl Choice for Trace {
     const ALL: &'static [(&'static str, Self)] = &[("api", Self::Api), ("nvtx", Self::Nvtx)];
 }
 
+/// What is taken of the GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Every kernel, and counters where they are asked for.
+    #[default]
+    Full,
+    /// Hardware counters alone: no record, no subscriber.
+    Counters,
+}
+
+impl Choice for Mode {
+    const WHAT: &'static str = "mode";
+    const ALL: &'static [(&'static str, Self)] = &[("full", Self::Full), ("counters", Self::Counters)];
+}
+
+/// Hardware counters to sample.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counters {
+    /// Sets and metrics, as they are written on the command line.
+    pub metrics: String,
+    /// Time between two samples; none: the guest's own.
+    pub interval: Option<Duration>,
+    /// Leave the raw samples when they were evaluated.
+    pub keep_samples: bool,
+}
+
+impl Counters {
+    /// Shortest and longest interval between samples.
+    const INTERVALS: [Duration; 2] = [Duration::from_micros(5), Duration::from_secs(1)];
+
+    /// Reads sets and metrics as they are written on the command line.
+    pub fn parse(text: &str) -> Result<String, String> {
+        let (wanted, unknown) = counters::wanted(text);
+        match unknown.as_slice() {
+            [] if wanted.is_empty() => Err(format!("names no metric: write `{}`, sets or metrics", counters::ALL)),
+            [] => Ok(text.to_owned()),
+            unknown => Err(format!(
+                "`{}` is neither a set ({}) nor a metric: `colonel counters` lists them, and NVIDIA's own names, such as \
+                 `idc__requests.sum`, are taken, too",
+                unknown.join(","),
+                counters::sets().join(", ")
+            )),
+        }
+    }
+
+    /// Reads the time between two samples.
+    pub fn parse_interval(text: &str) -> Result<Duration, String> {
+        let [shortest, longest] = Self::INTERVALS;
+        let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+        if (shortest..=longest).contains(&interval) {
+            Ok(interval)
+        } else {
+            Err(format!("`{text}` is not between {shortest:?} and {longest:?}"))
+        }
+    }
+}
+
 impl Trace {
     /// Its name in the environment and the session.
     pub fn name(self) -> &'static str {
@@ -149,6 +207,10 @@ pub struct Settings {
     pub window: Option<Duration>,
     /// More record kinds.
     pub trace: Vec<Trace>,
+    /// What is taken of the GPU.
+    pub mode: Mode,
+    /// Hardware counters.
+    pub counters: Option<Counters>,
     /// Which profiler.
     pub evaluator: EvaluatorKind,
     /// Settings of nsys and ncu.
@@ -182,6 +244,24 @@ mod tests {
     fn every_choice_parses_from_its_own_name() {
         names_agree(GateBy::name);
         names_agree(Trace::name);
+    }
+
+    #[test]
+    fn counters_are_checked_before_the_command_starts() {
+        assert_eq!(Counters::parse("dram,sm_active").unwrap(), "dram,sm_active");
+        let error = Counters::parse("dram,bananas").unwrap_err();
+        assert!(
+            error.contains("`bananas`") && error.contains("dram, tensor, sm"),
+            "{error}"
+        );
+        assert!(Counters::parse("").is_err());
+        assert_eq!(Counters::parse_interval("20us"), Ok(Duration::from_micros(20)));
+        assert!(
+            Counters::parse_interval("1us")
+                .unwrap_err()
+                .contains("between 5µs and 1s")
+        );
+        assert!(Counters::parse_interval("often").is_err());
     }
 
     #[test]

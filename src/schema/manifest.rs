@@ -89,9 +89,41 @@ pub struct Session {
     /// All losses, at sealing.
     #[serde(default)]
     pub losses: Vec<Loss>,
+    /// How the samples of hardware counters became rows; null without any.
+    #[serde(default)]
+    pub evaluation: Option<Evaluation>,
     /// What went wrong in the launcher, or was found at sealing.
     #[serde(default)]
     pub problems: Vec<Problem>,
+}
+
+/// What it took to turn raw samples into rows of `counters`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Samples that became rows.
+    pub samples: u64,
+    /// Samples outside of every window, or without a length.
+    pub left_out: u64,
+    /// Rows.
+    pub rows: u64,
+    /// Processes that shared the work.
+    pub shards: u32,
+    /// CPU time of all, ns.
+    pub cpu_ns: u64,
+    /// From begin to end, ns.
+    pub wall_ns: u64,
+}
+
+impl Evaluation {
+    /// Adds that of another file.
+    pub fn add(&mut self, other: &Evaluation) {
+        self.samples += other.samples;
+        self.left_out += other.left_out;
+        self.rows += other.rows;
+        self.shards = self.shards.max(other.shards);
+        self.cpu_ns += other.cpu_ns;
+        self.wall_ns += other.wall_ns;
+    }
 }
 
 /// NVIDIA's profiler that recorded a session.

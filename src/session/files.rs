@@ -97,7 +97,7 @@ pub(crate) fn row_count(path: &Path) -> Result<u64, ParquetError> {
 }
 
 /// `4711-86213`, as guests name their folders and files.
-pub(crate) fn parse_process(name: &OsStr) -> Option<ProcessId> {
+pub fn parse_process(name: &OsStr) -> Option<ProcessId> {
     let (pid, start_ticks) = name.to_str()?.split_once('-')?;
     Some(ProcessId {
         pid: pid.parse().ok()?,
@@ -106,7 +106,7 @@ pub(crate) fn parse_process(name: &OsStr) -> Option<ProcessId> {
 }
 
 /// The inverse of [`parse_process`].
-pub(crate) fn process_name(id: ProcessId) -> String {
+pub fn process_name(id: ProcessId) -> String {
     format!("{}-{}", id.pid, id.start_ticks)
 }
 

@@ -35,6 +35,7 @@ pub(crate) mod writer;
 pub use devices::{Devices, KnownDevice};
 pub use dir::{DEFAULT_SESSIONS_DIR, SessionsDir};
 pub use error::SessionError;
+pub use files::{parse_process as process_id_of, process_name as process_name_of};
 pub use find::{LATEST, Listed};
 pub use layered::{BY_STRUCTURE, LayeredScan};
 pub use liveness::{is_alive, own_id, start_ticks};

@@ -199,6 +199,7 @@ fn stand_in(path: &Path, error: &SessionError) -> Manifest {
         processes: Vec::new(),
         rows: Default::default(),
         losses: Vec::new(),
+        evaluation: None,
         problems: vec![Problem {
             code: "session_file_broken".to_owned(),
             message: format!("{error}; what ran and how it ended is unknown, the tables are read as they are"),

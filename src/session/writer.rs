@@ -167,6 +167,7 @@ fn first_manifest(id: String, new: NewSession) -> Manifest {
         processes: Vec::new(),
         rows: Default::default(),
         losses: Vec::new(),
+        evaluation: None,
         problems: Vec::new(),
     }
 }

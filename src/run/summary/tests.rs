@@ -71,6 +71,7 @@ fn manifest(processes: Vec<Process>, kernels: u64) -> Manifest {
         processes,
         rows: BTreeMap::from([("kernels".to_owned(), kernels)]),
         losses: Vec::new(),
+        evaluation: None,
         problems: Vec::new(),
     }
 }

@@ -183,6 +183,9 @@ exports! {
         }
         // SAFETY: not null, so a C string of the caller's.
         if unsafe { CStr::from_ptr(params.chip) }.to_bytes() != CHIP.as_bytes() {
+            return Err(ERROR_INVALID_CHIP_NAME);
+        }
+        if !params.availability.is_null() && bytes(params.availability, AVAILABILITY.len())? != AVAILABILITY {
             return Err(ERROR_INVALID_PARAMETER);
         }
         let handle = handle();

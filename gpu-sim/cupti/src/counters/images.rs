@@ -62,40 +62,46 @@ pub(crate) fn initialize(bytes: &mut [u8], metrics: &[u32]) {
 }
 
 /// Counter data as read.
-#[derive(Debug)]
-pub(crate) struct Data {
-    words: Vec<u64>,
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Data<'a> {
+    words: &'a [[u8; 8]],
 }
 
-impl Data {
-    pub(crate) fn read(bytes: &[u8]) -> Option<Data> {
-        let words = words(bytes);
-        (words.first() == Some(&DATA) && words.len() > HEAD).then_some(Data { words })
+impl<'a> Data<'a> {
+    pub(crate) fn read(bytes: &'a [u8]) -> Option<Data<'a>> {
+        let (words, _) = bytes.as_chunks::<8>();
+        let data = Data { words };
+        (words.len() > HEAD && data.word(0) == DATA).then_some(data)
+    }
+
+    fn word(&self, index: usize) -> u64 {
+        self.words.get(index).map_or(0, |word| u64::from_le_bytes(*word))
     }
 
     pub(crate) fn room(&self) -> usize {
-        self.words[1] as usize
+        self.word(1) as usize
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.words[2] as usize
+        self.word(2) as usize
+    }
+
+    fn metric_count(&self) -> usize {
+        self.word(3) as usize
     }
 
     /// Numbers of the metrics.
     pub(crate) fn metrics(&self) -> Vec<u32> {
-        let count = self.words[3] as usize;
-        let numbers = self.words.get(HEAD..HEAD + count).unwrap_or_default();
-        numbers.iter().map(|number| *number as u32).collect()
+        (0..self.metric_count()).map(|index| self.word(HEAD + index) as u32).collect()
     }
 
     pub(crate) fn sample(&self, index: usize) -> Option<Sample> {
-        let metrics = self.words[3] as usize;
+        let metrics = self.metric_count();
         let at = HEAD + metrics + index.checked_mul(2 + metrics)?;
-        let words = self.words.get(at..at + 2 + metrics).filter(|_| index < self.len())?;
-        Some(Sample {
-            start: words[0],
-            end: words[1],
-            counts: words[2..].to_vec(),
+        (index < self.len()).then(|| Sample {
+            start: self.word(at),
+            end: self.word(at + 1),
+            counts: (0..metrics).map(|metric| self.word(at + 2 + metric)).collect(),
         })
     }
 }
@@ -103,16 +109,16 @@ impl Data {
 /// Puts samples behind those that are there.
 pub(crate) fn append(bytes: &mut [u8], samples: &[Sample]) {
     let Some(data) = Data::read(bytes) else { return };
-    let metrics = data.metrics().len();
+    let (metrics, there) = (data.metric_count(), data.len());
     for (index, sample) in samples.iter().enumerate() {
-        let at = HEAD + metrics + (data.len() + index) * (2 + metrics);
+        let at = HEAD + metrics + (there + index) * (2 + metrics);
         put(bytes, at, sample.start);
         put(bytes, at + 1, sample.end);
         for (metric, count) in sample.counts.iter().enumerate() {
             put(bytes, at + 2 + metric, *count);
         }
     }
-    put(bytes, 2, (data.len() + samples.len()) as u64);
+    put(bytes, 2, (there + samples.len()) as u64);
 }
 
 #[cfg(test)]

@@ -88,9 +88,16 @@ impl Sampler {
         let mut samples = Vec::new();
         if let Some((first, _)) = self.held.front() {
             let busy = activity::since(self.device, *first);
+            let mut busy = &busy[..];
             while let Some((start, count)) = self.held.pop_front() {
                 let taken = count.min((most - samples.len()) as u64);
-                samples.extend((0..taken).map(|index| self.sample(start + index * self.interval, &busy)));
+                for index in 0..taken {
+                    let start = start + index * self.interval;
+                    while busy.first().is_some_and(|one| one.end <= start) {
+                        busy = &busy[1..];
+                    }
+                    samples.push(self.sample(start, busy));
+                }
                 if taken < count {
                     self.held.push_front((start + taken * self.interval, count - taken));
                     break;
