@@ -27,12 +27,17 @@ const MOST_SHARDS: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(600);
 const POLL: Duration = Duration::from_millis(50);
 /// Beside the raw file: rows that are not the session's yet.
-const UNFINISHED: &str = ".evaluating";
+const UNFINISHED: &str = "evaluating";
+/// What a raw file is called that was evaluated and kept: it is not evaluated twice.
+const KEPT: &str = "evaluated";
+
+/// Code of the problem of a session whose samples are still raw.
+pub const NOT_EVALUATED: &str = "counters_not_evaluated";
 
 /// What an evaluation is to do.
 #[derive(Debug, Clone, Copy)]
 pub struct Options<'a> {
-    /// Leave the raw files.
+    /// Leave the raw files, as `*.evaluated`.
     pub keep: bool,
     /// Another libcupti than the one that sampled.
     pub cupti: Option<&'a Path>,
@@ -113,10 +118,12 @@ pub fn evaluate(
             Ok(of_file) => {
                 evaluation.add(&of_file.0);
                 failures.extend(of_file.1);
-                if !options.keep {
-                    let removed = fs::remove_file(&file.path);
-                    removed.map_err(SessionError::io("remove", &file.path))?;
-                }
+                let gone = if options.keep {
+                    fs::rename(&file.path, file.path.with_extension(KEPT))
+                } else {
+                    fs::remove_file(&file.path)
+                };
+                gone.map_err(SessionError::io("remove", &file.path))?;
             }
             Err(failure) => failures.push(format!("`{}`: {failure}", file.path.display())),
         }
@@ -141,7 +148,7 @@ fn evaluate_file(
     until: Instant,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(Evaluation, Vec<String>), String> {
-    let aside = file.path.with_extension(&UNFINISHED[1..]);
+    let aside = file.path.with_extension(UNFINISHED);
     let _ = fs::remove_dir_all(&aside);
     let result = run_shards(session, file, &aside, options, until, progress).and_then(|reports| {
         let moved = move_rows(session, file.process, &aside, reports.len());

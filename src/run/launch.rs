@@ -279,7 +279,7 @@ fn evaluate_samples(
             failures.join("; "),
             session.id()
         );
-        session.add_problem("counters_not_evaluated", message);
+        session.add_problem(counters::NOT_EVALUATED, message);
     }
 }
 

@@ -26,15 +26,21 @@ use crate::session::{Phase, ProgressSink, Session, SessionError};
 /// New folders are made here, out of the way of `kernels/**/*.parquet`, and on the same file system.
 const WORK_DIR: &str = ".compacting";
 
-/// Compacts what can be; for the rest the manifest says why not.
-pub(crate) fn compact(path: &Path, manifest: &mut Manifest, progress: ProgressSink<'_>) -> Result<(), SessionError> {
+/// Compacts what can be, of all tables or of one; for the rest the manifest says why not.
+pub(crate) fn compact(
+    path: &Path,
+    manifest: &mut Manifest,
+    only: Option<&str>,
+    progress: ProgressSink<'_>,
+) -> Result<(), SessionError> {
     let session = Session::load(path)?;
     let devices = session.devices()?;
     let running = session.live_processes();
     let total: u64 = manifest.rows.values().sum();
     let mut done = 0;
     let mut failures = Vec::new();
-    for table in tables::all() {
+    let is_meant = |table: &Table| only.is_none_or(|name| name == table.name);
+    for table in tables::all().into_iter().filter(is_meant) {
         let read = SessionError::io("read", path.join(table.name));
         for folder in files::process_folders(path, table.name).map_err(read)? {
             if folder.process.is_some_and(|process| running.contains(&process)) {

@@ -12,6 +12,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::errors::ParquetError;
 
 use crate::schema::manifest::ProcessId;
+use crate::session::SessionError;
 
 /// One process's folder in one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +95,17 @@ pub(crate) fn row_count(path: &Path) -> Result<u64, ParquetError> {
     let (_, metadata) = open(path)?;
     let rows = metadata.metadata().file_metadata().num_rows();
     u64::try_from(rows).map_err(|_| ParquetError::General(format!("the footer says {rows} rows")))
+}
+
+/// Rows of a table, from its files' footers.
+pub(crate) fn table_rows(session: &Path, table: &str) -> Result<u64, SessionError> {
+    let mut rows = 0;
+    for folder in process_folders(session, table).map_err(SessionError::io("read", session.join(table)))? {
+        for path in segments(&folder.path).map_err(SessionError::io("read", &folder.path))? {
+            rows += row_count(&path).map_err(SessionError::parquet(&path))?;
+        }
+    }
+    Ok(rows)
 }
 
 /// `4711-86213`, as guests name their folders and files.

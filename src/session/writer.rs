@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::schema::manifest::{
     Exit, FORMAT, Host, PROCESSES_DIR, Problem, SESSION_FILE, Session as Manifest, SessionState,
 };
-use crate::session::{ProgressSink, SessionError, SessionsDir, own_id};
+use crate::session::{ProgressSink, Session, SessionError, SessionsDir, own_id};
 
 /// What the launcher knows before the command starts.
 #[derive(Debug, Clone, Default)]
@@ -106,8 +106,32 @@ impl SessionWriter {
     /// Sorts and merges the tables of a sealed session, table by table. A table that can't be compacted stays as it
     /// is, and the session says why; only a failure to write `session.json` is an error.
     pub fn compact(&mut self, progress: ProgressSink<'_>) -> Result<(), SessionError> {
-        crate::session::compact::compact(&self.path, &mut self.manifest, progress)?;
+        crate::session::compact::compact(&self.path, &mut self.manifest, None, progress)?;
         self.write()
+    }
+
+    /// Takes up a session that nobody writes any more, whose table `name` has got rows since: `change` may say more of
+    /// it. One that was never sealed is left as it is; its readers count for themselves.
+    pub fn amend(
+        session: &Session,
+        name: &str,
+        change: impl FnOnce(&mut Manifest),
+        progress: ProgressSink<'_>,
+    ) -> Result<(), SessionError> {
+        if session.manifest().state == SessionState::Running {
+            return Ok(());
+        }
+        let mut writer = Self {
+            path: session.path().to_owned(),
+            manifest: session.manifest().clone(),
+        };
+        let rows = crate::session::files::table_rows(&writer.path, name)?;
+        writer.manifest.rows.insert(name.to_owned(), rows);
+        change(&mut writer.manifest);
+        if writer.manifest.state == SessionState::Compacted {
+            crate::session::compact::compact(&writer.path, &mut writer.manifest, Some(name), progress)?;
+        }
+        writer.write()
     }
 }
 

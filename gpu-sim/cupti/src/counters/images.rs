@@ -92,7 +92,9 @@ impl<'a> Data<'a> {
 
     /// Numbers of the metrics.
     pub(crate) fn metrics(&self) -> Vec<u32> {
-        (0..self.metric_count()).map(|index| self.word(HEAD + index) as u32).collect()
+        (0..self.metric_count())
+            .map(|index| self.word(HEAD + index) as u32)
+            .collect()
     }
 
     pub(crate) fn sample(&self, index: usize) -> Option<Sample> {
