@@ -6,8 +6,8 @@ use std::hash::{Hash as _, Hasher as _};
 use rustc_hash::{FxHashMap, FxHasher};
 
 use crate::analysis::durations::DurationCounts;
-use crate::analysis::phases::Said;
-use crate::analysis::steps::{Item, Layer};
+use crate::analysis::phases::{Phase, Rhythm, Said, by_rhythm};
+use crate::analysis::steps::{Cut, Item, Layer};
 
 /// What makes steps alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,9 +89,40 @@ struct Last {
 }
 
 impl Classes {
+    /// Adds what was cut off; kernels of no step to `other`, count and time. Gives the kind of a step.
+    pub(crate) fn take(&mut self, cut: &Cut, said: &[Option<Said>], other: &mut (u64, i64)) -> Option<Kind> {
+        match cut {
+            Cut::Step(items) => self.add(items, |path| said.get(path as usize).copied().flatten()),
+            Cut::Other(items) => {
+                other.0 += items.len() as u64;
+                other.1 = items.iter().map(duration).fold(other.1, i64::saturating_add);
+                None
+            }
+        }
+    }
+
+    /// Phases of all kinds: ranges say them, else how the steps follow each other.
+    pub(crate) fn phases(&self) -> BTreeMap<Kind, Phase> {
+        let unnamed = || {
+            let all = self.totals.iter();
+            all.filter(|(kind, _)| !matches!(kind, Kind::Said(_)))
+        };
+        let rhythm = |(_, totals): (_, &ClassTotals)| Rhythm {
+            streak: totals.streak,
+            median_ns: totals.busy.stats().map_or(0, |busy| busy.median_ns),
+        };
+        let guessed = by_rhythm(&unnamed().map(rhythm).collect::<Vec<_>>());
+        let mut phases: BTreeMap<_, _> = unnamed().map(|(kind, _)| *kind).zip(guessed).collect();
+        phases.extend(self.totals.keys().filter_map(|kind| match kind {
+            Kind::Said(said) => Some((*kind, said.phase)),
+            _ => None,
+        }));
+        phases
+    }
+
     /// Adds a step. `said` gives what the path of a number says.
-    pub(crate) fn add(&mut self, step: &[Item], said: impl Fn(u32) -> Option<Said>) {
-        let Some(first) = step.first() else { return };
+    fn add(&mut self, step: &[Item], said: impl Fn(u32) -> Option<Said>) -> Option<Kind> {
+        let first = step.first()?;
         let graph = graph_of(step);
         let kind = kind_of(step, graph, said);
         let class = self.totals.entry(kind).or_default();
@@ -113,6 +144,7 @@ impl Classes {
             window: step.last().map_or(first.window, |item| item.window),
             streak,
         });
+        Some(kind)
     }
 }
 

@@ -30,7 +30,7 @@ pub struct KernelGroup {
 }
 
 impl KernelGroup {
-    fn add(&mut self, duration_ns: i64, shape: LaunchShape) {
+    pub(crate) fn add(&mut self, duration_ns: i64, shape: LaunchShape) {
         self.durations.add(duration_ns);
         if self.run.0 != shape {
             self.end_run();

@@ -2,32 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use arrow_array::{Array as _, RecordBatch};
-use rustc_hash::FxHashMap;
+use arrow_array::RecordBatch;
 use serde::Serialize;
 
-use crate::analysis::classes::{ClassTotals, Classes, Kind, Part, PartTotals};
-use crate::analysis::columns::{EntryMap, i32s, i64s, texts, u32s};
+use crate::analysis::classes::{ClassTotals, Classes, Kind, Part, PartTotals, duration};
 use crate::analysis::durations::{DurationCounts, DurationStats};
-use crate::analysis::phases::{Phase, Rhythm, Said, by_rhythm};
+use crate::analysis::items::{COLUMNS, ItemReader, each_batch};
+use crate::analysis::phases::Phase;
 use crate::analysis::ranges::{RangeSummary, Ranges};
-use crate::analysis::steps::{Cut, Item, Layer, Splitter};
+use crate::analysis::steps::Splitter;
 use crate::schema::manifest::Problem;
-use crate::session::{BY_STRUCTURE, Selection, Session, SessionError, is_before_layers, now_ns};
-
-const COLUMNS: [&str; 11] = [
-    "start_ns",
-    "end_ns",
-    "pid",
-    "device_id",
-    "window",
-    "name",
-    "layer",
-    "layer_source",
-    "nvtx_path",
-    "grid_x",
-    "launch_nvtx_path",
-];
+use crate::session::{BY_STRUCTURE, Selection, Session, SessionError};
 
 /// The slowest kernel of a part, by its mean.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -139,50 +124,14 @@ pub struct LayerSummary {
 impl LayerSummary {
     /// Reads the kernels, of the selected windows only if there is a selection.
     pub fn of(session: &Session, selection: Option<&Selection>) -> Result<Self, SessionError> {
-        let (scans, problems) = session.layered_kernels(&COLUMNS)?;
+        let mut fold = Fold::default();
+        let problems = each_batch(session, selection, &COLUMNS, |batch| fold.add(batch))?;
         let mut summary = Self {
             problems,
             ..Self::default()
         };
-        let mut fold = Fold::default();
-        for mut scan in scans {
-            for batch in scan.by_ref() {
-                match batch {
-                    Ok(batch) => fold.add(&selection.map_or_else(|| batch.clone(), |s| s.filter(&batch))),
-                    Err(error) => summary.problems.push(Problem {
-                        code: "table_file_broken".to_owned(),
-                        message: format!("part of `kernels` could not be read: {error}"),
-                        time_ns: now_ns(),
-                    }),
-                }
-            }
-            summary.problems.extend(scan.into_problems());
-        }
         fold.finish(&mut summary);
         Ok(summary)
-    }
-}
-
-/// Texts by number.
-#[derive(Debug, Default)]
-struct Texts {
-    numbers: FxHashMap<String, u32>,
-    texts: Vec<String>,
-}
-
-impl Texts {
-    fn number(&mut self, text: &str) -> u32 {
-        if let Some(&number) = self.numbers.get(text) {
-            return number;
-        }
-        let number = u32::try_from(self.texts.len()).unwrap_or(u32::MAX);
-        self.numbers.insert(text.to_owned(), number);
-        self.texts.push(text.to_owned());
-        number
-    }
-
-    fn get(&self, number: u32) -> String {
-        self.texts.get(number as usize).cloned().unwrap_or_default()
     }
 }
 
@@ -195,12 +144,7 @@ struct Device {
 
 #[derive(Debug, Default)]
 struct Fold {
-    names: Texts,
-    layers: Texts,
-    paths: Texts,
-    /// What each path says.
-    said: Vec<Option<Said>>,
-    entries: [EntryMap; 4],
+    reader: ItemReader,
     devices: BTreeMap<(u32, u32), Device>,
     /// Kernels of no step: count and time.
     other: (u64, i64),
@@ -214,72 +158,23 @@ struct Fold {
 
 impl Fold {
     fn add(&mut self, batch: &RecordBatch) {
-        let [name_map, layer_map, path_map, launch_map] = &mut self.entries;
-        let (names, layers) = (texts(batch, 5), texts(batch, 6));
-        let (paths, launches) = (texts(batch, 8), texts(batch, 10));
-        let name_map = name_map.of(names, |text| self.names.number(text));
-        let layer_map = layer_map.of(layers, |text| self.layers.number(text));
-        let said = &mut self.said;
-        let mut number = |text: &str| {
-            let number = self.paths.number(text);
-            if number as usize == said.len() {
-                said.push(Said::by(text));
+        let mut reader = std::mem::take(&mut self.reader);
+        reader.each(batch, |kernel, said| {
+            match kernel.is_by_structure {
+                Some(true) => self.by_structure += 1,
+                Some(false) => self.by_nvtx += 1,
+                None => {}
             }
-            number
-        };
-        let path_map = path_map.of(paths, &mut number);
-        let launch_map = launch_map.of(launches, &mut number);
-        let says = |path: &u32| self.said[*path as usize].is_some();
-        let numbered: Vec<Layer> = layer_map
-            .iter()
-            .map(|&number| {
-                let text = self.layers.texts[number as usize].as_str();
-                match text.parse() {
-                    Ok(layer) => Layer::Number(layer),
-                    Err(_) if is_before_layers(text) => Layer::Before(number),
-                    Err(_) => Layer::After(number),
-                }
-            })
-            .collect();
-        let sources = texts(batch, 7).downcast_dict::<arrow_array::StringArray>();
-        let graphs = batch.column_by_name("graph_id").map(|column| {
-            use arrow_array::cast::AsArray as _;
-            column.as_primitive::<arrow_array::types::UInt32Type>()
-        });
-        let (starts, ends) = (i64s(batch, 0), i64s(batch, 1));
-        let (pids, devices, windows) = (u32s(batch, 2), u32s(batch, 3), u32s(batch, 4));
-        let grids = i32s(batch, 9);
-        for row in 0..batch.num_rows() {
-            let layer = layers.key(row).map_or(Layer::None, |key| numbered[key]);
-            if layer != Layer::None {
-                let source = sources.as_ref().filter(|sources| sources.is_valid(row));
-                match source.map(|sources| arrow_array::ArrayAccessor::value(sources, row)) {
-                    Some(BY_STRUCTURE) => self.by_structure += 1,
-                    _ => self.by_nvtx += 1,
-                }
-            }
-            let path = paths.key(row).map(|key| path_map[key]);
-            let launch = launches.key(row).map(|key| launch_map[key]);
-            let item = Item {
-                start_ns: starts[row],
-                end_ns: ends[row],
-                name: names.key(row).map_or(u32::MAX, |key| name_map[key]),
-                layer,
-                graph: graphs.and_then(|graphs| graphs.is_valid(row).then(|| graphs.value(row))),
-                grid_x: grids[row],
-                // A graph may have been captured in any step.
-                path: launch.filter(says).or(path.filter(says)),
-                window: windows[row],
-            };
-            let duration = item.end_ns.saturating_sub(item.start_ns);
+            let duration = duration(&kernel.item);
             self.kernels += 1;
             self.kernels_ns = self.kernels_ns.saturating_add(duration);
-            self.ranges.add(launch, path, duration);
-            let device = self.devices.entry((pids[row], devices[row])).or_default();
-            if let Some(cut) = device.splitter.push(item) {
-                device.classes.take(cut, &self.said, &mut self.other);
+            self.ranges.add(kernel.launch, kernel.path, duration);
+            let device = self.devices.entry((kernel.pid, kernel.device_id)).or_default();
+            if let Some(cut) = device.splitter.push(kernel.item) {
+                device.classes.take(&cut, said, &mut self.other);
             }
-        }
+        });
+        self.reader = reader;
     }
 
     fn finish(mut self, summary: &mut LayerSummary) {
@@ -288,7 +183,7 @@ impl Fold {
         (summary.layered_by_nvtx, summary.layered_by_structure) = (self.by_nvtx, self.by_structure);
         for ((pid, device_id), mut device) in std::mem::take(&mut self.devices) {
             if let Some(cut) = std::mem::take(&mut device.splitter).finish() {
-                device.classes.take(cut, &self.said, &mut self.other);
+                device.classes.take(&cut, self.reader.said(), &mut self.other);
             }
             let classes = self.summarize(pid, device_id, device.classes);
             summary.classes.extend(classes);
@@ -297,31 +192,12 @@ impl Fold {
             .classes
             .sort_by_key(|class| (class.pid, class.device_id, std::cmp::Reverse(class.durations.total_ns)));
         summary.phases = phases(&summary.classes, &self.phases, self.other, total);
-        summary.ranges = self.ranges.tree(|path| self.paths.get(path), total);
+        summary.ranges = self.ranges.tree(|path| self.reader.paths.get(path), total);
     }
 
     fn summarize(&mut self, pid: u32, device_id: u32, classes: Classes) -> Vec<StepClass> {
-        let unnamed: Vec<_> = classes
-            .totals
-            .iter()
-            .filter(|(kind, _)| !matches!(kind, Kind::Said(_)))
-            .collect();
-        let rhythms: Vec<_> = unnamed
-            .iter()
-            .map(|(_, totals)| Rhythm {
-                streak: totals.streak,
-                median_ns: totals.busy.stats().map_or(0, |busy| busy.median_ns),
-            })
-            .collect();
-        let guessed: BTreeMap<Kind, Phase> = unnamed
-            .iter()
-            .map(|(kind, _)| **kind)
-            .zip(by_rhythm(&rhythms))
-            .collect();
-        let phase = |kind: &Kind| match kind {
-            Kind::Said(said) => said.phase,
-            other => guessed[other],
-        };
+        let phases = classes.phases();
+        let phase = |kind: &Kind| phases[kind];
         for (kind, totals) in &classes.totals {
             self.phases.entry(phase(kind)).or_default().merge(&totals.durations);
         }
@@ -378,7 +254,7 @@ impl Fold {
             };
             let name = match first {
                 Part::Layer(_) => None,
-                Part::Named(name) => Some(self.layers.get(*name)),
+                Part::Named(name) => Some(self.reader.layers.get(*name)),
                 Part::Before => Some("before the layers".to_owned()),
                 Part::Between => Some("between layers".to_owned()),
                 Part::After => Some("after the layers".to_owned()),
@@ -394,7 +270,7 @@ impl Fold {
                     // Of two with the same mean, the first by name.
                     a_mean
                         .cmp(&b_mean)
-                        .then_with(|| self.names.get(**b).cmp(&self.names.get(**a)))
+                        .then_with(|| self.reader.names.get(**b).cmp(&self.reader.names.get(**a)))
                 });
             let (&name_number, &(count, total_ns)) = slowest?;
             Some(PartSummary {
@@ -406,7 +282,7 @@ impl Fold {
                 share: totals.kernels_ns as f64 / class_ns,
                 per_step: totals.per_step.stats()?,
                 slowest: SlowestKernel {
-                    name: self.names.get(name_number),
+                    name: self.reader.names.get(name_number),
                     count,
                     total_ns,
                 },
@@ -474,19 +350,4 @@ fn phases(
         .iter_mut()
         .for_each(|phase| phase.share = phase.kernels_ns as f64 / total);
     phases
-}
-
-impl Classes {
-    fn take(&mut self, cut: Cut, said: &[Option<Said>], other: &mut (u64, i64)) {
-        match cut {
-            Cut::Step(items) => self.add(&items, |path| said.get(path as usize).copied().flatten()),
-            Cut::Other(items) => {
-                other.0 += items.len() as u64;
-                other.1 = items
-                    .iter()
-                    .map(crate::analysis::classes::duration)
-                    .fold(other.1, i64::saturating_add);
-            }
-        }
-    }
 }

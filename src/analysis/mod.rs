@@ -6,11 +6,12 @@
 
 mod classes;
 mod columns;
-mod compare;
+pub mod compare;
 mod durations;
 pub mod findings;
 mod frames;
 mod idle;
+mod items;
 mod kernels;
 mod layers;
 mod phases;
@@ -19,7 +20,7 @@ mod steps;
 mod summary;
 mod transfers;
 
-pub use compare::{ComparedKernel, Comparison, Cost, Launches};
+pub use compare::Comparison;
 pub use durations::{DurationCounts, DurationStats};
 pub use idle::DeviceTime;
 pub use kernels::{KernelFold, KernelGroup, LaunchShape};

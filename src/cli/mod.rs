@@ -68,6 +68,8 @@ pub mod exit_code {
     pub const NO: u8 = 1;
     /// The command line is wrong.
     pub const USAGE: u8 = 2;
+    /// Neither yes nor no: `compare --fail-on-regression` has too few figures.
+    pub const CANNOT_TELL: u8 = 3;
 }
 
 /// Runs the command line given, program name first.

@@ -122,7 +122,7 @@ fn target(args: &Args, session: &Session, end: &str) -> PathBuf {
     args.output.clone().unwrap_or_else(default)
 }
 
-fn refuse(path: &Path, force: bool) -> anyhow::Result<()> {
+pub(super) fn refuse(path: &Path, force: bool) -> anyhow::Result<()> {
     if path.is_dir() {
         bail!("`{}` is a folder: name a file with `-o FILE`", path.display());
     }
@@ -133,7 +133,7 @@ fn refuse(path: &Path, force: bool) -> anyhow::Result<()> {
 }
 
 /// Leaves no half of a file behind.
-fn write(path: &Path, text: &str, force: bool) -> anyhow::Result<()> {
+pub(super) fn write(path: &Path, text: &str, force: bool) -> anyhow::Result<()> {
     let write = || -> io::Result<()> {
         let mut options = OpenOptions::new();
         options.write(true).create_new(!force).create(force).truncate(force);

@@ -14,7 +14,7 @@ mod table;
 mod time;
 
 pub use by::{By, ByJson, by_text};
-pub use compare::{CompareJson, compare_text};
+pub use compare::{CompareJson, Compared, compare_html, compare_markdown, compare_text};
 pub use findings::{FindingsJson, findings_in_short, findings_markdown, findings_text};
 pub use html::report_html;
 pub use list::{ListJson, list_table};

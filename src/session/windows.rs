@@ -95,6 +95,11 @@ impl Selection {
         &self.asked
     }
 
+    /// All of them, as process and number.
+    pub fn windows(&self) -> &BTreeSet<(u32, u32)> {
+        &self.windows
+    }
+
     /// Whether a window is one of them.
     pub fn contains(&self, pid: u32, window: u32) -> bool {
         self.windows.contains(&(pid, window))

@@ -405,12 +405,18 @@ fn sessions_of_two_evaluators_are_put_side_by_side() {
     insta::assert_snapshot!(heads.collect::<Vec<_>>().join("\n"), @r"
     A  ID  nsys 2025.3.1.90  6 kernels
     B  ID  ncu 2025.3.1.0  3 kernels
-       ncu runs each kernel alone, at its base clock and with cold caches: its times are longer
+    !  ncu runs each kernel alone, at its base clock and with cold caches: its times are longer
+    !  A has lost 1 kernel, so its totals are too small
 
-    launches A  B  total A        B   mean A        B    change  kernel
-             3  1  10.0 us  8.13 us  3.33 us  8.13 us  +143.8 %  nvjet_sm90_tst_64x8_64x16_4x1_v_bz_TNT
-             2  2  6.00 us  4.58 us  3.00 us  2.29 us   -23.7 %  rms_norm_kernel<float>
-             1  –  2.00 us        –  2.00 us        –         –  vectorized_elementwise_kernel<4, FillFunctor<float> >
+    in all                      A        B  difference   change  95 % interval
+    time of A's launches  16.0 us  29.0 us    +13.0 us  +81.0 %              –  can't tell
+    one session has no steps, so times are means of launches, and in all those of A's launches at A's and at B's means
+    no interval: ncu runs each kernel by itself, so there are no steps, and no order in time
+
+    count A → B         mean A → B  difference    change  95 % interval              kernel
+          3 → 1  3.33 us → 8.13 us    +4.79 us  +143.8 %              –  can't tell  reshaped: nvjet_sm90_tst_6…4x1_v_bz_TNT
+              2  3.00 us → 2.29 us     -712 ns   -23.7 %              –  can't tell  reshaped: rms_norm_kernel<float>
+          1 → –        2.00 us → –           –         –              –  only in A   vectorized_elementwise_ker…tor<float> >
     ");
     let json: serde_json::Value = serde_json::from_str(&compare(&["--json"])).unwrap();
     assert_eq!(json["sessions"][0]["evaluator"], "nsys");

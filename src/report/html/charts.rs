@@ -32,7 +32,7 @@ pub(crate) struct Chart {
 }
 
 impl Chart {
-    fn new(id: &str, title: impl Into<String>, note: &str, rows: usize, option: Value) -> Self {
+    pub(crate) fn new(id: &str, title: impl Into<String>, note: &str, rows: usize, option: Value) -> Self {
         Self {
             id: id.to_owned(),
             title: title.into(),
@@ -80,7 +80,7 @@ pub(crate) fn charts(summary: &SessionSummary, layers: &LayerSummary, gathered: 
 }
 
 /// Horizontal bars; the unit says how page.js words the values.
-fn bars(labels: Vec<String>, values: Vec<Value>, unit: &str) -> Value {
+pub(crate) fn bars(labels: Vec<String>, values: Vec<Value>, unit: &str) -> Value {
     json!({
         "unit": unit,
         "xAxis": {"type": "value"},

@@ -6,6 +6,9 @@ mod gather;
 mod page;
 mod spans;
 
+pub(crate) use charts::{Chart, bars};
+pub(crate) use page::{CSS, ECHARTS, SCRIPT, for_script, render};
+
 pub use page::report_html;
 
 use std::fmt::Write as _;

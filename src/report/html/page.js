@@ -9,7 +9,8 @@
   let drawn = [];
 
   const time = (ns) => {
-    const [by, unit] = ns < 1e3 ? [1, "ns"] : ns < 1e6 ? [1e3, "us"] : ns < 1e9 ? [1e6, "ms"] : [1e9, "s"];
+    const size = Math.abs(ns);
+    const [by, unit] = size < 1e3 ? [1, "ns"] : size < 1e6 ? [1e3, "us"] : size < 1e9 ? [1e6, "ms"] : [1e9, "s"];
     return `${Number((ns / by).toPrecision(4))} ${unit}`;
   };
   const worded = (unit) => (value) => (unit === "ns" ? time(value) : Number(Number(value).toPrecision(4)) + (unit === "%" ? " %" : ""));
@@ -21,7 +22,7 @@
       nameLocation: "middle",
       nameGap: 28,
       nameTextStyle: { color: css("--quiet") },
-      axisLine: { lineStyle: { color: css("--line") } },
+      axisLine: { onZero: false, lineStyle: { color: css("--line") } },
       splitLine: { show: given.type !== "category", lineStyle: { color: css("--line") } },
       axisLabel: {
         color: css("--quiet"),
@@ -67,7 +68,8 @@
     }
     if (at.seriesType === "scatter") return `at ${time(at.value[0])}: ${escape(at.seriesName)} ${time(at.value[1])}`;
     const count = option.counts ? `, ${option.counts[at.dataIndex]} waits` : "";
-    return `${escape(option.labels ? `from ${time(+at.name)}` : at.name)}: <b>${time(at.value)}</b>${count}`;
+    const of = option.legend ? `${escape(at.seriesName)}, ` : "";
+    return `${of}${escape(option.labels ? `from ${time(+at.name)}` : at.name)}: <b>${time(at.value)}</b>${count}`;
   };
 
   const draw = (id, option) => {

@@ -26,7 +26,9 @@ use crate::session::{Selection, Session, SessionError};
 /// Rows of the table of kernels.
 const KERNELS: usize = 50;
 
-const ECHARTS: &str = include_str!(env!("COLONEL_ECHARTS"));
+pub(crate) const CSS: &str = include_str!("page.css");
+pub(crate) const SCRIPT: &str = include_str!("page.js");
+pub(crate) const ECHARTS: &str = include_str!(env!("COLONEL_ECHARTS"));
 
 /// The page, and the findings on it.
 pub fn report_html(
@@ -50,8 +52,8 @@ pub fn report_html(
         (busy.saturating_add(device.busy_ns), span.saturating_add(device.span_ns))
     });
     let page = json!({
-        "css": include_str!("page.css"),
-        "script": include_str!("page.js"),
+        "css": CSS,
+        "script": SCRIPT,
         "echarts": ECHARTS,
         "data": for_script(&json!({"charts": options, "timeline": timeline})),
         "id": manifest.id,
@@ -78,14 +80,14 @@ pub fn report_html(
         "devices": summary.devices.iter().map(device).collect::<Vec<_>>(),
         "version": crate::VERSION,
     });
-    Ok((render(&page), findings))
+    Ok((render("page.html", include_str!("page.html"), &page), findings))
 }
 
-fn render(page: &Value) -> String {
+/// Fills a template in.
+pub(crate) fn render(name: &str, text: &str, page: &Value) -> String {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
-    let text = include_str!("page.html");
-    let template = environment.template_from_named_str("page.html", text);
+    let template = environment.template_from_named_str(name, text);
     // The template is ours and tested: an error is a fault of this build, and says itself on the page.
     template
         .and_then(|template| template.render(minijinja::value::Serde(page)))
@@ -93,7 +95,7 @@ fn render(page: &Value) -> String {
 }
 
 /// JSON inside of a script element: nothing in it ends the element.
-fn for_script(value: &Value) -> String {
+pub(crate) fn for_script(value: &Value) -> String {
     value.to_string().replace('<', "\\u003c")
 }
 
