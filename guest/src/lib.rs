@@ -86,6 +86,7 @@ shadow! {
     Clone: cudaGraphClone cuGraphClone;
     Destroy: cudaGraphDestroy cuGraphDestroy;
     DestroyExec: cudaGraphExecDestroy cuGraphExecDestroy;
+    DestroyStream: cudaStreamDestroy cuStreamDestroy_v2;
 }
 
 /// Shadows libc's, by which Python's `os._exit` ends a process: seals what was recorded, then leaves as libc's does.

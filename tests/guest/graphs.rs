@@ -155,6 +155,17 @@ fn a_capture_may_end_on_another_thread() {
 }
 
 #[test]
+fn two_threads_capture_on_their_own_default_streams() {
+    let words = "I gq 1gq gb >aa gl1 1gb 1>ab 1gl2 gl1 < 1< ge0 1ge1 Q gi00 gi11 P gs0 gs1 p";
+    assert_paths(words, &["a", "a", "b", "b"]);
+}
+
+#[test]
+fn a_stream_that_is_destroyed_while_it_captures_is_asked_about_no_more() {
+    assert_paths("I gb >aa gl1 go < >ab gb gl1 < ge0 gi00 P gs0 p", &["b"]);
+}
+
+#[test]
 fn a_graph_captured_outside_of_ranges_has_those_of_its_launch() {
     let ended = assert_paths("I gb gl1 ge0 gi00 P >aa gs0 < p", &["a"]);
     assert_eq!(ended.session().count("graph_ranges"), 0);

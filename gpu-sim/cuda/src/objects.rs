@@ -1,5 +1,5 @@
 //! What the handles point to. Objects are leaked (a handle given back is marked, not freed), except graph executables,
-//! so a stale handle gives an error instead of what the real driver would do.
+//! so a stale handle gives an error, or a message and the end, instead of what the real driver would do.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
@@ -41,6 +41,20 @@ pub(crate) fn get<T: Object>(handle: *const c_void) -> Result<&'static T, Status
     }
     // SAFETY: the magic says that it is a `T`.
     Ok(unsafe { &*handle.cast::<T>() })
+}
+
+/// From here on the handle is stale.
+pub(crate) fn retire<T: Object>(object: &'static T) {
+    // SAFETY: leaked, with the header first; the owner says that nobody uses it any more.
+    unsafe { std::ptr::write_volatile(handle(object).cast::<u32>(), 0) };
+}
+
+/// What the real library does not survive ends the process.
+pub(crate) fn die(what: &str) -> ! {
+    let line = format!("gpu-sim: {what}\n");
+    // SAFETY: the bytes are valid; where stderr is closed, nothing is written.
+    unsafe { libc::write(2, line.as_ptr().cast(), line.len()) };
+    std::process::abort()
 }
 
 /// The handle of an object.
@@ -185,6 +199,24 @@ impl Stream {
 
     pub(crate) fn destroy(&'static self) {
         lock(&self.context.streams).retain(|stream| !std::ptr::eq(*stream, self));
+        retire(self);
+    }
+
+    /// The default stream of the calling thread.
+    fn of_thread(context: &'static Context) -> &'static Stream {
+        thread_local! {
+            static OF_THREAD: RefCell<Vec<&'static Stream>> = const { RefCell::new(Vec::new()) };
+        }
+        OF_THREAD.with_borrow_mut(|streams| {
+            let known = streams.iter().find(|stream| std::ptr::eq(stream.context, context));
+            let stream = known
+                .copied()
+                .unwrap_or_else(|| Stream::create(context, 0, flag::DEFAULT));
+            if known.is_none() {
+                streams.push(stream);
+            }
+            stream
+        })
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -211,12 +243,18 @@ impl Stream {
     }
 }
 
-/// The stream behind a handle; the null handle and the two predefined ones mean the context's null stream.
+/// `CU_STREAM_PER_THREAD`.
+const PER_THREAD: usize = 2;
+
+/// The stream behind a handle; the null handle and the predefined one below mean the context's null stream.
 pub(crate) fn stream(handle: *const c_void) -> Result<&'static Stream, Status> {
-    if handle as usize > 2 {
+    if handle as usize > PER_THREAD {
         return get(handle);
     }
     let context = current().ok_or(status::INVALID_CONTEXT)?;
+    if handle as usize == PER_THREAD {
+        return Ok(Stream::of_thread(context));
+    }
     context.null_stream.get().ok_or(status::INVALID_CONTEXT)
 }
 

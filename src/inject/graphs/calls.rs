@@ -4,6 +4,7 @@
 use std::ffi::CStr;
 
 use crate::inject::entry;
+use crate::inject::graphs::captures::PER_THREAD;
 use crate::inject::graphs::{Handle, Path};
 use crate::inject::guard;
 use crate::inject::guest::Guest;
@@ -13,9 +14,6 @@ use crate::inject::preload::Shadowed;
 /// Arguments of a call. All are of the size of a word and none has more than six, in any version of CUDA: so six are
 /// passed on, those that the call does not have as they came.
 type Words = [usize; 6];
-
-/// `CU_STREAM_PER_THREAD`: what the null stream is in functions that end in `_ptsz`.
-const PER_THREAD: Handle = 2;
 
 /// What a call does, by its arguments.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +36,8 @@ pub enum Role {
     Destroy,
     /// `(exec)`
     DestroyExec,
+    /// `(stream)`
+    DestroyStream,
 }
 
 /// One shadowed call.
@@ -45,6 +45,7 @@ pub enum Role {
 pub struct GraphCall {
     real: Shadowed,
     role: Role,
+    /// The null stream is the thread's own: its name ends in `_ptsz`.
     is_per_thread: bool,
 }
 
@@ -77,7 +78,7 @@ impl GraphCall {
             stream => stream,
         };
         let ended = kept_quiet(None, || match self.role {
-            Role::End => guest.graphs.captures.take(stream),
+            Role::End | Role::DestroyStream => guest.graphs.captures.take(stream),
             Role::Destroy => {
                 guest.graphs.forget(words[0]);
                 None
@@ -123,7 +124,7 @@ impl GraphCall {
             Role::Update => graphs.updated(guest, first, second),
             Role::AddChild => graphs.added(guest, second, result(), fifth),
             Role::Clone => graphs.copied(guest, second, result(), None),
-            Role::End | Role::Destroy | Role::DestroyExec => {}
+            Role::End | Role::Destroy | Role::DestroyExec | Role::DestroyStream => {}
         }
     }
 }

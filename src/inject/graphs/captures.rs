@@ -1,5 +1,5 @@
 //! Captures under way. A thread knows those that it began: at each NVTX range that it opens or closes it notes how far
-//! they are. A capture may end on another thread.
+//! they are. A capture may end on another thread, unless its stream is the thread's own default one.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -12,10 +12,30 @@ use crate::inject::graphs::driver::{Captured, Driver};
 use crate::inject::graphs::runs::{Notes, Path};
 use crate::inject::guest::lock;
 
+/// A stream. The handle of the default stream of each thread is the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Stream {
+    handle: Handle,
+    /// Whose default stream it is.
+    thread: Option<libc::pid_t>,
+}
+
+/// `CU_STREAM_PER_THREAD`.
+pub(crate) const PER_THREAD: Handle = 2;
+
+impl Stream {
+    /// The stream that the calling thread means.
+    fn of(handle: Handle) -> Stream {
+        // SAFETY: takes nothing and can't fail.
+        let thread = (handle == PER_THREAD).then(|| unsafe { libc::gettid() });
+        Stream { handle, thread }
+    }
+}
+
 /// A capture under way.
 #[derive(Debug)]
 pub(crate) struct Capture {
-    stream: Handle,
+    stream: Stream,
     notes: Mutex<Notes>,
     has_ended: AtomicBool,
     asking: Asking,
@@ -25,7 +45,7 @@ pub(crate) struct Capture {
 
 /// Those of all threads, by stream.
 #[derive(Debug, Default)]
-pub(crate) struct Captures(Mutex<HashMap<Handle, Arc<Capture>>>);
+pub(crate) struct Captures(Mutex<HashMap<Stream, Arc<Capture>>>);
 
 thread_local! {
     /// This thread began a capture that may go on. Apart from the list, since this one needs no destructor.
@@ -41,6 +61,7 @@ pub(crate) fn is_capturing() -> bool {
 impl Captures {
     /// The calling thread has begun a capture.
     pub(crate) fn begin(&self, stream: Handle, notes: Notes) {
+        let stream = Stream::of(stream);
         let capture = Arc::new(Capture {
             stream,
             notes: Mutex::new(notes),
@@ -56,13 +77,18 @@ impl Captures {
         mine(|mine| mine.push(capture));
     }
 
-    /// The capture of a stream is about to end: nobody asks about the stream from here on.
+    /// The capture of a stream is about to end, or the stream to go: nobody asks about the stream from here on.
     pub(crate) fn take(&self, stream: Handle) -> Option<Arc<Capture>> {
-        let capture = lock(&self.0).remove(&stream)?;
-        capture.has_ended.store(true, Ordering::SeqCst);
-        capture.asking.wait(stream);
+        let capture = lock(&self.0).remove(&Stream::of(stream))?;
+        capture.leave();
         mine(|_| ());
         Some(capture)
+    }
+
+    /// All streams are about to go.
+    pub(crate) fn forget_all(&self) {
+        let all = std::mem::take(&mut *lock(&self.0));
+        all.into_values().for_each(|capture| capture.leave());
     }
 }
 
@@ -83,6 +109,11 @@ pub(crate) fn note(driver: &Driver, path: &Path) {
 }
 
 impl Capture {
+    fn leave(&self) {
+        self.has_ended.store(true, Ordering::SeqCst);
+        self.asking.wait(self.stream.handle);
+    }
+
     fn note(&self, driver: &Driver, path: &Path) {
         let is_known = || !self.has_ended.load(Ordering::SeqCst);
         // Only for a moment: never while the driver is asked.
@@ -91,7 +122,7 @@ impl Capture {
         }
         match self
             .asking
-            .about(self.stream, is_known, || driver.captured(self.stream))
+            .about(self.stream.handle, is_known, || driver.captured(self.stream.handle))
         {
             Some(Captured::Nodes(count)) => lock(&self.notes).note(count, path.clone()),
             Some(Captured::Refused(status)) => *lock(&self.refused) = Some(status),
@@ -182,6 +213,46 @@ mod tests {
         let second = [(0, 7, ""), (7, 8, "b"), (8, 9, "c")].map(|(begin, end, text)| (begin, end, text.to_owned()));
         assert_eq!(ended(&captures, 2, 9), second);
         assert!(!is_capturing() && captures.take(2).is_none());
+    }
+
+    #[test]
+    fn the_default_stream_of_each_thread_is_its_own() {
+        let driver = Driver::of_captures(capture_info, graph_nodes);
+        let captures = Captures::default();
+        captures.begin(PER_THREAD, Notes::default());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                captures.begin(PER_THREAD, Notes::default());
+                note(&driver, &path("other"));
+                assert!(captures.take(PER_THREAD).is_some());
+            });
+        });
+        assert!(is_capturing());
+        assert!(captures.take(PER_THREAD).is_some() && !is_capturing());
+    }
+
+    #[test]
+    fn nobody_asks_about_streams_that_were_taken() {
+        static ASKED: AtomicUsize = AtomicUsize::new(0);
+        unsafe extern "C" fn ask(
+            _: Handle,
+            _: *mut u32,
+            _: *mut u64,
+            _: *mut Handle,
+            _: *mut Handle,
+            _: *mut usize,
+        ) -> u32 {
+            ASKED.fetch_add(1, Ordering::SeqCst);
+            0
+        }
+        let driver = Driver::of_captures(ask, graph_nodes);
+        let captures = Captures::default();
+        for forget in [|captures: &Captures| drop(captures.take(5)), Captures::forget_all] {
+            captures.begin(5, Notes::default());
+            forget(&captures);
+            note(&driver, &path("a"));
+        }
+        assert_eq!(ASKED.load(Ordering::SeqCst), 0);
     }
 
     #[test]

@@ -6,6 +6,7 @@
      giGE   instantiates G as E, gwGE with flags, gpGE with parameters, gdGE by the driver
      guGE   updates E by G                grE    launches E                    gsE    launches it and waits
      gxE    destroys executable E         gyG    destroys graph G
+     gq     captures on this thread's own default stream from here on    go  destroys the capturing stream
      gzG    makes, launches and destroys executables of G on two threads, while windows open and close */
 
 typedef struct {
@@ -17,6 +18,7 @@ typedef struct {
 #include <pthread.h>
 
 int cudaStreamCreate(void **);
+int cudaStreamDestroy(void *);
 int cudaMalloc(void **, size_t);
 int cudaMemsetAsync(void *, int, size_t, void *);
 int cudaStreamBeginCapture(void *, int);
@@ -37,7 +39,12 @@ enum { RELAXED = 2 };
 
 static void *capturing_stream, *graphs[10], *execs[10];
 
+/* cudaStreamPerThread, or none. */
+static _Thread_local void *own_stream;
+
 static void *stream(void) {
+    if (own_stream)
+        return own_stream;
     if (!capturing_stream)
         check("cudaStreamCreate", cudaStreamCreate(&capturing_stream));
     return capturing_stream;
@@ -116,6 +123,11 @@ static void graph_word(const char *word) {
         break;
     case 'x': status = cudaGraphExecDestroy(*only); break;
     case 'y': status = cudaGraphDestroy(*first); break;
+    case 'q': own_stream = (void *)2; break;
+    case 'o':
+        status = cudaStreamDestroy(capturing_stream);
+        capturing_stream = NULL;
+        break;
     case 'z': race(*first); break;
     default: exit(96);
     }

@@ -9,7 +9,7 @@ use sim_abi::{Status, status};
 use super::DOMAIN;
 use crate::capture::{Capture, Graph, GraphExec, Node};
 use crate::hooks::HOOKS;
-use crate::objects::{get, handle, stream};
+use crate::objects::{die, get, handle, stream};
 use crate::submit;
 
 fn instantiate(exec: *mut *mut c_void, graph: *mut c_void) -> Result<(), Status> {
@@ -39,7 +39,10 @@ fn capture_info(
     id: *mut u64,
     graph: *mut *mut c_void,
 ) -> Result<(), Status> {
-    let Some(capture) = stream(stream_handle)?.capture() else {
+    let Ok(stream) = stream(stream_handle) else {
+        die("cuStreamGetCaptureInfo of a stream that is gone")
+    };
+    let Some(capture) = stream.capture() else {
         return give(status, 0);
     };
     match capture.graph() {
