@@ -87,6 +87,9 @@ shadow! {
     Destroy: cudaGraphDestroy cuGraphDestroy;
     DestroyExec: cudaGraphExecDestroy cuGraphExecDestroy;
     DestroyStream: cudaStreamDestroy cuStreamDestroy_v2;
+    DestroyContext: cuCtxDestroy_v2;
+    Reset: cudaDeviceReset cuDevicePrimaryCtxReset_v2;
+    Release: cuDevicePrimaryCtxRelease_v2;
 }
 
 /// Shadows libc's, by which Python's `os._exit` ends a process: seals what was recorded, then leaves as libc's does.

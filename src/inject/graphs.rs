@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 mod asking;
 pub(crate) mod calls;
 mod captures;
+mod contexts;
 mod driver;
 mod expand;
 mod runs;
@@ -47,6 +48,8 @@ pub(crate) struct Graphs {
     captures: Captures,
     graphs: Mutex<HashMap<Handle, Graph>>,
     execs: Mutex<Execs>,
+    /// Contexts in which graphs were captured or instantiated.
+    contexts: Mutex<BTreeSet<Handle>>,
     asking: Asking,
     /// A window is open: what is new is told at once.
     is_open: AtomicBool,
@@ -86,6 +89,7 @@ impl Graphs {
 
     /// A stream captures from here on, perhaps into a graph that has nodes already.
     fn begin(&self, stream: Handle, into: Option<Handle>, ranges: Path) {
+        self.note_context();
         let mut notes = Notes::default();
         if let Some(graph) = into {
             let before = self.runs(graph).unwrap_or_default();
@@ -180,6 +184,7 @@ impl Graphs {
         execs.untold.remove(&exec);
         drop(execs);
         if let Some(runs) = runs.filter(|runs| runs.name_any()) {
+            self.note_context();
             self.renew(guest, exec, runs);
         }
     }

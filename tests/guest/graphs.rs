@@ -166,6 +166,23 @@ fn a_stream_that_is_destroyed_while_it_captures_is_asked_about_no_more() {
 }
 
 #[test]
+fn executables_that_went_with_their_context_are_asked_about_no_more() {
+    for going in ["gR", "gA"] {
+        let words = format!("I gb >aa gl1 < ge0 gi00 >aout {going} < gb >ab gl1 < ge1 gi11 P gs1 p");
+        let ended = assert_paths(&words, &["b"]);
+        assert_eq!(ended.session().count("graph_ranges"), 1, "{going}");
+    }
+}
+
+#[test]
+fn a_context_without_graphs_or_that_others_hold_takes_nothing_with_it() {
+    for staying in ["gX", "gL"] {
+        let words = format!("I gb >aa gl1 < ge0 gi00 {staying} P gs0 p");
+        assert_paths(&words, &["a"]);
+    }
+}
+
+#[test]
 fn a_graph_captured_outside_of_ranges_has_those_of_its_launch() {
     let ended = assert_paths("I gb gl1 ge0 gi00 P >aa gs0 < p", &["a"]);
     assert_eq!(ended.session().count("graph_ranges"), 0);

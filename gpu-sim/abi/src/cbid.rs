@@ -74,6 +74,7 @@ table! {
         CU_GRAPH_GET_NODES = 534 "cuGraphGetNodes";
         CU_STREAM_BEGIN_CAPTURE_V2 = 539 "cuStreamBeginCapture_v2";
         CU_DEVICE_PRIMARY_CTX_RELEASE_V2 = 544 "cuDevicePrimaryCtxRelease_v2";
+        CU_DEVICE_PRIMARY_CTX_RESET_V2 = 545 "cuDevicePrimaryCtxReset_v2";
         CU_STREAM_GET_CAPTURE_INFO_V2 = 629 "cuStreamGetCaptureInfo_v2";
         CU_GRAPH_INSTANTIATE_WITH_FLAGS = 643 "cuGraphInstantiateWithFlags";
         CU_DEVICE_GET_UUID_V2 = 647 "cuDeviceGetUuid_v2";
@@ -110,6 +111,7 @@ table! {
         CUDA_EVENT_QUERY = 138 "cudaEventQuery_v3020";
         CUDA_STREAM_WAIT_EVENT = 147 "cudaStreamWaitEvent_v3020";
         CUDA_MEMCPY_PEER_ASYNC = 161 "cudaMemcpyPeerAsync_v4000";
+        CUDA_DEVICE_RESET = 164 "cudaDeviceReset_v3020";
         CUDA_DEVICE_SYNCHRONIZE = 165 "cudaDeviceSynchronize_v3020";
         CUDA_PROFILER_START = 171 "cudaProfilerStart_v4000";
         CUDA_PROFILER_STOP = 172 "cudaProfilerStop_v4000";

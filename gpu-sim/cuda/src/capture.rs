@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use sim_abi::{Header, Op, Resource, magic, op};
 
 use crate::hooks::{self, HOOKS};
-use crate::objects::{Object, handle, lock};
+use crate::objects::{Context, Object, current, handle, lock, retire};
 use crate::timeline::{GRAPH_GAP_NS, scaled};
 
 /// `CUpti_CallbackIdResource` of graphs.
@@ -233,6 +233,9 @@ unsafe impl Object for GraphExec {
     const MAGIC: u32 = magic::GRAPH_EXEC;
 }
 
+/// Executables with their contexts.
+static EXECS: Mutex<Vec<(&'static GraphExec, Option<&'static Context>)>> = Mutex::new(Vec::new());
+
 impl GraphExec {
     /// A graph made ready to launch.
     pub(crate) fn instantiate(graph: &Graph) -> &'static GraphExec {
@@ -249,6 +252,7 @@ impl GraphExec {
             replay: AtomicPtr::new(replay),
         }));
         HOOKS.graph_execs.fetch_add(1, Ordering::AcqRel);
+        lock(&EXECS).push((exec, current()));
 
         let graph_exec = handle(exec);
         let resource = |cbid| Resource {
@@ -285,7 +289,28 @@ impl GraphExec {
         Some(())
     }
 
+    /// A context goes, with its executables. They are not freed, so that who asks for one is found out.
+    pub(crate) fn destroy_all(context: &'static Context) {
+        let is_of = |of: &Option<&'static Context>| of.is_some_and(|of| std::ptr::eq(of, context));
+        let gone = lock(&EXECS).extract_if(.., |(_, of)| is_of(of)).collect::<Vec<_>>();
+        for (exec, _) in gone {
+            exec.announce_end();
+            retire(exec);
+        }
+    }
+
     pub(crate) fn destroy(&'static self) {
+        lock(&EXECS).retain(|(exec, _)| !std::ptr::eq(*exec, self));
+        self.announce_end();
+        let replay = self.replay.load(Ordering::Acquire);
+        // SAFETY: both were leaked by `instantiate` or `update`; the owner says that it is not launched any more.
+        unsafe {
+            drop(Box::from_raw(replay));
+            drop(Box::from_raw(std::ptr::from_ref(self).cast_mut()));
+        }
+    }
+
+    fn announce_end(&'static self) {
         let (graph_exec, graph_exec_id) = (handle(self), self.id());
         let resource = Resource::of(cbid::GRAPHEXEC_DESTROY_STARTING);
         hooks::resource(&Resource {
@@ -294,12 +319,6 @@ impl GraphExec {
             ..resource
         });
         HOOKS.graph_execs.fetch_sub(1, Ordering::AcqRel);
-        let replay = self.replay.load(Ordering::Acquire);
-        // SAFETY: both were leaked by `instantiate` or `update`; the owner says that it is not launched any more.
-        unsafe {
-            drop(Box::from_raw(replay));
-            drop(Box::from_raw(std::ptr::from_ref(self).cast_mut()));
-        }
     }
 
     pub(crate) fn id(&self) -> u32 {

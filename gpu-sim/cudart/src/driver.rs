@@ -53,6 +53,7 @@ functions! {
     device_count: "cuDeviceGetCount" fn(*mut i32);
     device_attribute: "cuDeviceGetAttribute" fn(*mut i32, u32, i32);
     primary_context: "cuDevicePrimaryCtxRetain" fn(*mut Handle, i32);
+    reset: "cuDevicePrimaryCtxReset" fn(i32);
     set_current: "cuCtxSetCurrent" fn(Handle);
     get_current: "cuCtxGetCurrent" fn(*mut Handle);
     context_synchronize: "cuCtxSynchronize" fn();
@@ -164,6 +165,14 @@ pub(crate) fn set_device(device: i32) -> Result<(), Status> {
     DEVICE.set(device);
     READY.set(true);
     Ok(())
+}
+
+/// `cudaDeviceReset`: the next call makes the context anew.
+pub(crate) fn reset() -> Result<(), Status> {
+    let driver = initialized()?;
+    check((driver.reset)(DEVICE.get()))?;
+    READY.set(false);
+    check((driver.set_current)(std::ptr::null_mut()))
 }
 
 pub(crate) fn device() -> i32 {

@@ -326,7 +326,10 @@ exports! {
         give(id, header(graph, magic::GRAPH)?.id as u32)
     }
     fn cuptiGetGraphExecId(exec: *mut c_void, id: *mut u32) {
-        give(id, header(exec, magic::GRAPH_EXEC)?.id as u32)
+        let Ok(header) = header(exec, magic::GRAPH_EXEC) else {
+            complain("cuptiGetGraphExecId of an executable that is gone")
+        };
+        give(id, header.id as u32)
     }
     fn cuptiGetGraphNodeId(node: *mut c_void, id: *mut u64) {
         give(id, header(node, magic::GRAPH_NODE)?.id)

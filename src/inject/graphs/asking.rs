@@ -30,8 +30,17 @@ impl Asking {
 
     /// Nobody asks about it any more, once it is forgotten.
     pub(crate) fn wait(&self, handle: Handle) {
+        self.wait_while(|asked| asked == handle);
+    }
+
+    /// Nobody asks about any, once all are forgotten.
+    pub(crate) fn wait_for_all(&self) {
+        self.wait_while(|asked| asked != 0);
+    }
+
+    fn wait_while(&self, is_asked: impl Fn(Handle) -> bool) {
         let started = Instant::now();
-        while self.0.load(Ordering::SeqCst) == handle && started.elapsed() < MAX_WAIT {
+        while is_asked(self.0.load(Ordering::SeqCst)) && started.elapsed() < MAX_WAIT {
             std::thread::yield_now();
         }
     }
@@ -65,6 +74,7 @@ mod tests {
             assert!(!done.load(Ordering::SeqCst));
             asking.wait(7);
             assert!(done.load(Ordering::SeqCst));
+            asking.wait_for_all();
         });
         assert_eq!(asking.about(7, || false, || 1), None);
     }

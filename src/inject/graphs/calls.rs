@@ -2,10 +2,11 @@
 //! of graphs is kept beside.
 
 use std::ffi::CStr;
+use std::sync::Arc;
 
 use crate::inject::entry;
-use crate::inject::graphs::captures::PER_THREAD;
-use crate::inject::graphs::{Handle, Path};
+use crate::inject::graphs::captures::{Capture, PER_THREAD};
+use crate::inject::graphs::{Execs, Handle, Path};
 use crate::inject::guard;
 use crate::inject::guest::Guest;
 use crate::inject::nvtx;
@@ -38,6 +39,12 @@ pub enum Role {
     DestroyExec,
     /// `(stream)`
     DestroyStream,
+    /// `(context)`
+    DestroyContext,
+    /// `(device)`, or nothing
+    Reset,
+    /// `(device)`
+    Release,
 }
 
 /// One shadowed call.
@@ -77,37 +84,42 @@ impl GraphCall {
             0 if self.is_per_thread => PER_THREAD,
             stream => stream,
         };
-        let ended = kept_quiet(None, || match self.role {
-            Role::End | Role::DestroyStream => guest.graphs.captures.take(stream),
-            Role::Destroy => {
-                guest.graphs.forget(words[0]);
-                None
-            }
-            Role::DestroyExec => {
-                guest.graphs.forget_exec(guest, words[0]);
-                None
-            }
-            _ => None,
-        });
+        let before = kept_quiet(Before::Nothing, || self.before(guest, stream, words[0]));
         // SAFETY: the caller's promise.
         let status = unsafe { self.real.call_with(words) };
-        if status == 0 {
-            let ranges = match self.role {
-                Role::Begin | Role::BeginToGraph => guard::ffi(None, nvtx::innermost),
-                _ => None,
-            };
-            kept_quiet((), || {
-                if let (Role::End, Some(ended)) = (self.role, ended) {
-                    // SAFETY: the call has succeeded, so it wrote there.
-                    let graph = unsafe { given(words[1]) };
-                    guest.graphs.captured(guest, graph, ended.into_notes());
-                } else {
-                    // SAFETY: as above.
-                    unsafe { self.succeeded(guest, stream, words, ranges) };
-                }
-            });
-        }
+        let ranges = match self.role {
+            Role::Begin | Role::BeginToGraph => guard::ffi(None, nvtx::innermost),
+            _ => None,
+        };
+        kept_quiet((), || match before {
+            // Also one that failed.
+            Before::Releasing(execs) => guest.graphs.released(device(words[0]), execs),
+            Before::Ended(ended) if status == 0 => {
+                // SAFETY: the call has succeeded, so it wrote there.
+                let graph = unsafe { given(words[1]) };
+                guest.graphs.captured(guest, graph, ended.into_notes());
+            }
+            // SAFETY: as above.
+            Before::Nothing if status == 0 => unsafe { self.succeeded(guest, stream, words, ranges) },
+            Before::Ended(_) | Before::Nothing => {}
+        });
         status
+    }
+
+    /// What must be done before the call.
+    fn before(&self, guest: &Guest, stream: Handle, first: Handle) -> Before {
+        let graphs = &guest.graphs;
+        match self.role {
+            Role::End => return graphs.captures.take(stream).map_or(Before::Nothing, Before::Ended),
+            Role::Release => return Before::Releasing(graphs.withhold()),
+            Role::DestroyStream => drop(graphs.captures.take(stream)),
+            Role::Destroy => graphs.forget(first),
+            Role::DestroyExec => graphs.forget_exec(guest, first),
+            Role::DestroyContext => graphs.forget_context(first),
+            Role::Reset => graphs.forget_all(),
+            _ => {}
+        }
+        Before::Nothing
     }
 
     /// # Safety
@@ -124,9 +136,23 @@ impl GraphCall {
             Role::Update => graphs.updated(guest, first, second),
             Role::AddChild => graphs.added(guest, second, result(), fifth),
             Role::Clone => graphs.copied(guest, second, result(), None),
-            Role::End | Role::Destroy | Role::DestroyExec | Role::DestroyStream => {}
+            _ => {}
         }
     }
+}
+
+/// What is kept from before a call.
+enum Before {
+    Nothing,
+    Ended(Arc<Capture>),
+    Releasing(Execs),
+}
+
+/// A `CUdevice`, an int, as a word whose upper half is anything.
+fn device(word: usize) -> i32 {
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half is the int")]
+    let lower = word as u32;
+    lower.cast_signed()
 }
 
 /// Our part of a call: a signal handler that makes NVTX's calls meanwhile must not wait for locks that are held here.

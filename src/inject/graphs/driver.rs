@@ -28,6 +28,8 @@ pub(crate) struct Driver {
     graph_nodes: unsafe extern "C" fn(Handle, Out<Handle>, Out<usize>) -> u32,
     node_type: unsafe extern "C" fn(Handle, Out<u32>) -> u32,
     child_graph: unsafe extern "C" fn(Handle, Out<Handle>) -> u32,
+    current_context: unsafe extern "C" fn(Out<Handle>) -> u32,
+    primary_context: unsafe extern "C" fn(i32, Out<u32>, Out<i32>) -> u32,
 }
 
 #[derive(Debug)]
@@ -66,6 +68,8 @@ impl Driver {
             graph_nodes: find(c"cuGraphGetNodes")?,
             node_type: find(c"cuGraphNodeGetType")?,
             child_graph: find(c"cuGraphChildGraphNodeGetGraph")?,
+            current_context: find(c"cuCtxGetCurrent")?,
+            primary_context: find(c"cuDevicePrimaryCtxGetState")?,
         })
     }
 
@@ -81,11 +85,19 @@ impl Driver {
         extern "C" fn no_child(_: Handle, _: Out<Handle>) -> u32 {
             1
         }
+        extern "C" fn no_context(_: Out<Handle>) -> u32 {
+            1
+        }
+        extern "C" fn no_state(_: i32, _: Out<u32>, _: Out<i32>) -> u32 {
+            1
+        }
         Driver {
             capture_info: CaptureInfo::Two(ask),
             graph_nodes,
             node_type: no_type,
             child_graph: no_child,
+            current_context: no_context,
+            primary_context: no_state,
         }
     }
 
@@ -160,6 +172,22 @@ impl Driver {
             }
         }
         Some(nodes)
+    }
+
+    /// The context of the calling thread.
+    pub(crate) fn current_context(&self) -> Option<Handle> {
+        let mut context = 0;
+        // SAFETY: the place lives through the call.
+        let status = unsafe { (self.current_context)(&raw mut context) };
+        (status == SUCCESS && context != 0).then_some(context)
+    }
+
+    /// Whether the primary context of a device is gone: nobody holds it any more.
+    pub(crate) fn is_released(&self, device: i32) -> bool {
+        let (mut flags, mut is_active) = (0, 1);
+        // SAFETY: the places live through the call.
+        let status = unsafe { (self.primary_context)(device, &raw mut flags, &raw mut is_active) };
+        status != SUCCESS || is_active == 0
     }
 
     /// The graph that a child-graph node holds.

@@ -7,6 +7,8 @@
      guGE   updates E by G                grE    launches E                    gsE    launches it and waits
      gxE    destroys executable E         gyG    destroys graph G
      gq     captures on this thread's own default stream from here on    go  destroys the capturing stream
+     gR     resets the device               gL     lets go of its context, which others hold, too
+     gX     makes a context and destroys it gA     does so with a graph in it, as graph and executable 9
      gzG    makes, launches and destroys executables of G on two threads, while windows open and close */
 
 typedef struct {
@@ -19,6 +21,7 @@ typedef struct {
 
 int cudaStreamCreate(void **);
 int cudaStreamDestroy(void *);
+int cudaDeviceReset(void);
 int cudaMalloc(void **, size_t);
 int cudaMemsetAsync(void *, int, size_t, void *);
 int cudaStreamBeginCapture(void *, int);
@@ -58,9 +61,13 @@ static void fill(void) {
 }
 
 /* As a program does that links the driver: by name, so that a preloaded library may take the call. */
-static int instantiate_by_driver(void **exec, void *graph) {
+static void *of_driver(const char *name) {
     dlopen("libcuda.so.1", RTLD_NOW | RTLD_GLOBAL);
-    int (*call)(void **, void *, unsigned long long) = dlsym(RTLD_DEFAULT, "cuGraphInstantiateWithFlags");
+    return dlsym(RTLD_DEFAULT, name);
+}
+
+static int instantiate_by_driver(void **exec, void *graph) {
+    int (*call)(void **, void *, unsigned long long) = of_driver("cuGraphInstantiateWithFlags");
     return call(exec, graph, 0);
 }
 
@@ -68,6 +75,22 @@ static void break_capture(void) {
     void *graph = graphs;
     int waits = cudaStreamSynchronize(stream()), ends = cudaStreamEndCapture(stream(), &graph);
     printf("gf %d %d %s\n", waits, ends, graph ? "a graph" : "none");
+}
+
+static void graph_word(const char *word);
+
+static int pass_context(int with_graph) {
+    void *context, *before = capturing_stream;
+    check("cuCtxCreate", ((int (*)(void **, unsigned, int))of_driver("cuCtxCreate_v2"))(&context, 0, 0));
+    if (with_graph) {
+        capturing_stream = NULL;
+        graph_word("gb");
+        graph_word("gl1");
+        graph_word("ge9");
+        graph_word("gi99");
+        capturing_stream = before;
+    }
+    return ((int (*)(void *))of_driver("cuCtxDestroy_v2"))(context);
 }
 
 static void *make_and_destroy(void *graph) {
@@ -123,6 +146,13 @@ static void graph_word(const char *word) {
         break;
     case 'x': status = cudaGraphExecDestroy(*only); break;
     case 'y': status = cudaGraphDestroy(*first); break;
+    case 'R':
+        status = cudaDeviceReset();
+        capturing_stream = NULL;
+        break;
+    case 'L': status = ((int (*)(int))of_driver("cuDevicePrimaryCtxRelease_v2"))(0); break;
+    case 'X':
+    case 'A': status = pass_context(word[1] == 'A'); break;
     case 'q': own_stream = (void *)2; break;
     case 'o':
         status = cudaStreamDestroy(capturing_stream);

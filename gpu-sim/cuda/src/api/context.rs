@@ -8,6 +8,7 @@ use sim_abi::trace::give;
 use sim_abi::{Status, status, sync};
 
 use super::DOMAIN;
+use crate::capture::GraphExec;
 use crate::hooks::{self, HOOKS, context_resource};
 use crate::init::ensure_initialized;
 use crate::objects::{self, Context, current, get, handle, lock};
@@ -52,6 +53,16 @@ fn create_current(place: *mut *mut c_void, device: i32) -> Result<(), Status> {
     give(place, handle(context))
 }
 
+fn destroy(context: &'static Context) -> Result<(), Status> {
+    hooks::resource(&context_resource(CONTEXT_DESTROY_STARTING, context));
+    context.destroy();
+    GraphExec::destroy_all(context);
+    if current().is_some_and(|current| std::ptr::eq(current, context)) {
+        objects::pop_current()?;
+    }
+    Ok(())
+}
+
 fn alive(context: *mut c_void) -> Result<&'static Context, Status> {
     get::<Context>(context)
         .ok()
@@ -81,14 +92,19 @@ sim_abi::api! { Some(&HOOKS), DOMAIN;
     fn cuCtxCreate_v4[cbid::CU_CTX_CREATE_V4](context: *mut *mut c_void, params: *mut c_void, flags: u32, dev: i32) {
         create_current(context, dev)
     }
+    fn cuDevicePrimaryCtxGetState[cbid::CU_DEVICE_PRIMARY_CTX_GET_STATE](dev: i32, flags: *mut u32, active: *mut i32) {
+        ensure_initialized()?;
+        let primary = usize::try_from(dev).ok().and_then(|dev| lock(&PRIMARY).get(dev).copied());
+        give(flags, 0)?;
+        give(active, i32::from(primary.ok_or(status::INVALID_DEVICE)?.is_some()))
+    }
+    fn cuDevicePrimaryCtxReset_v2[cbid::CU_DEVICE_PRIMARY_CTX_RESET_V2](dev: i32) {
+        ensure_initialized()?;
+        let primary = usize::try_from(dev).ok().and_then(|dev| lock(&PRIMARY).get_mut(dev).map(Option::take));
+        primary.ok_or(status::INVALID_DEVICE)?.map_or(Ok(()), destroy)
+    }
     fn cuCtxDestroy_v2[cbid::CU_CTX_DESTROY_V2](context: *mut c_void) {
-        let context = alive(context)?;
-        hooks::resource(&context_resource(CONTEXT_DESTROY_STARTING, context));
-        context.destroy();
-        if current().is_some_and(|current| std::ptr::eq(current, context)) {
-            objects::pop_current()?;
-        }
-        Ok(())
+        destroy(alive(context)?)
     }
     fn cuCtxSetCurrent[cbid::CU_CTX_SET_CURRENT](context: *mut c_void) {
         ensure_initialized()?;

@@ -25,6 +25,9 @@ sim_abi::api! { hooks(), DOMAIN;
     fn cudaDeviceGetAttribute[cbid::CUDA_DEVICE_GET_ATTRIBUTE](value: *mut i32, attribute: u32, device: i32) {
         remembered(initialized().and_then(|driver| check((driver.device_attribute)(value, attribute, device))))
     }
+    fn cudaDeviceReset[cbid::CUDA_DEVICE_RESET]() {
+        remembered(driver::reset())
+    }
     fn cudaDeviceSynchronize[cbid::CUDA_DEVICE_SYNCHRONIZE]() {
         remembered(ready().and_then(|driver| check((driver.context_synchronize)())))
     }
