@@ -4,6 +4,7 @@
 #![allow(missing_docs, unreachable_pub, reason = "a test is its own documentation")]
 
 mod control;
+mod counters;
 mod counts;
 mod disk;
 mod ends;

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Int32Type, Int64Type, UInt32Type, UInt64Type};
+use arrow_array::types::{Float64Type, Int32Type, Int64Type, UInt32Type, UInt64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::DataType;
 use colonel::schema::manifest::{Loss, Problem, Process, Session as Manifest};
@@ -175,6 +175,11 @@ impl Rows {
             .into_iter()
             .map(|number| number.unwrap_or_else(|| panic!("a null in `{name}`")))
             .collect()
+    }
+
+    /// A column of fractions.
+    pub fn floats(&self, name: &str) -> Vec<Option<f64>> {
+        self.column(name, |column, row| column.as_primitive::<Float64Type>().value(row))
     }
 
     /// A column of text without nulls.

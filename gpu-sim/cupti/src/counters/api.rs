@@ -39,11 +39,11 @@ fn samplers() -> MutexGuard<'static, BTreeMap<usize, Sampler>> {
 
 /// A structure of the caller's, at least as long as we know it.
 trait Sizes {
-    fn size(&self) -> usize;
+    fn given_bytes(&self) -> usize;
 }
 
 macro_rules! sized {
-    ($( $name:ident ),*) => { $( impl Sizes for $name { fn size(&self) -> usize { self.struct_size } } )* };
+    ($( $name:ident ),*) => { $( impl Sizes for $name { fn given_bytes(&self) -> usize { self.struct_size } } )* };
 }
 
 sized!(
@@ -75,8 +75,8 @@ fn params<'a, P: Sizes + Default>(pointer: *mut P) -> Result<&'a mut P, u32> {
     }
     // SAFETY: null or the caller's, for the length of the call.
     let params = unsafe { pointer.as_mut() }.ok_or(ERROR_INVALID_PARAMETER)?;
-    let known = P::default().size();
-    if params.size() < known {
+    let known = P::default().given_bytes();
+    if params.given_bytes() < known {
         Err(ERROR_INVALID_PARAMETER)
     } else {
         Ok(params)
