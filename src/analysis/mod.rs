@@ -7,6 +7,7 @@
 mod classes;
 mod columns;
 pub mod compare;
+mod counters;
 mod durations;
 pub mod findings;
 mod frames;
@@ -21,6 +22,7 @@ mod summary;
 mod transfers;
 
 pub use compare::Comparison;
+pub use counters::{CounterSummary, Counters};
 pub use durations::{DurationCounts, DurationStats};
 pub use idle::DeviceTime;
 pub use kernels::{KernelFold, KernelGroup, LaunchShape};

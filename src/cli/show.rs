@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use super::output::{answer, answer_json, talk};
 use super::sessions_dir::SessionsDirArgs;
-use crate::analysis::{LayerSummary, SessionSummary};
-use crate::report::{By, ByJson, ShowJson, by_text, show_text, sum_up, terminal_width};
+use crate::analysis::{Counters, LayerSummary, SessionSummary};
+use crate::report::{By, ByJson, CountersJson, ShowJson, by_text, counters_text, show_text, sum_up, terminal_width};
 use crate::schema::manifest::Problem;
 use crate::session::{SESSION_CHANGED, Selection, Session, SessionError, SessionsDir};
 
@@ -30,6 +30,9 @@ pub struct Args {
     /// Show kernels by part of the model, kind of step, phase, or NVTX range
     #[arg(long, value_name = "WHAT")]
     by: Option<ByArg>,
+    /// Show hardware counters by window and device: mean, median and peak of each metric
+    #[arg(long, conflicts_with = "by")]
+    counters: bool,
     /// Kernels, kinds of steps or ranges shown, the longest in total first; 0 for all [default: 20, with --json all]
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -73,6 +76,17 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             answer_json(&ByJson::new(&session, by, &summary, window, limit))?;
         } else {
             answer(&by_text(&session, by, &summary, limit, terminal_width()))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.counters {
+        let (session, counters) = read(&sessions, &args.session, window, Counters::of, |counters| {
+            &counters.problems
+        })?;
+        if args.json {
+            answer_json(&CountersJson::new(&session, &counters, window))?;
+        } else {
+            answer(&counters_text(&session, &counters, terminal_width()))?;
         }
         return Ok(ExitCode::SUCCESS);
     }

@@ -2,6 +2,7 @@
 
 mod by;
 mod compare;
+mod counters;
 mod findings;
 mod html;
 mod list;
@@ -15,6 +16,7 @@ mod time;
 
 pub use by::{By, ByJson, by_text};
 pub use compare::{CompareJson, Compared, compare_html, compare_markdown, compare_text};
+pub use counters::{CountersJson, counters_text};
 pub use findings::{FindingsJson, findings_in_short, findings_markdown, findings_text};
 pub use html::report_html;
 pub use list::{ListJson, list_table};
