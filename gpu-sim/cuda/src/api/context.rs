@@ -79,13 +79,6 @@ sim_abi::api! { Some(&HOOKS), DOMAIN;
         ensure_initialized()?;
         if usize::try_from(dev).is_ok_and(|dev| dev < 16) { Ok(()) } else { Err(status::INVALID_DEVICE) }
     }
-    fn cuDevicePrimaryCtxGetState[cbid::CU_DEVICE_PRIMARY_CTX_GET_STATE](dev: i32, flags: *mut u32, active: *mut i32) {
-        ensure_initialized()?;
-        let primary = *lock(&PRIMARY);
-        let place = usize::try_from(dev).ok().and_then(|dev| primary.get(dev)).ok_or(status::INVALID_DEVICE)?;
-        give(flags, 0)?;
-        give(active, i32::from(place.is_some()))
-    }
     fn cuCtxCreate_v2[cbid::CU_CTX_CREATE_V2](context: *mut *mut c_void, flags: u32, dev: i32) {
         create_current(context, dev)
     }
