@@ -15,6 +15,7 @@ Made from `src/schema/` by `tests/docs.rs`; `COLONEL_BLESS=1 cargo test --test d
       session.json                       what ran, where, how it ended; rows, losses, problems. Written by the launcher only
       processes/4711-86213.json          one a captured process (pid and start time in clock ticks), written by its guest only
       processes/4711-86213.progress      records received and sealed, rewritten in place: what a killed process leaves to count
+      samples/4711-86213/0.samples       raw hardware counters of device 0, until they are evaluated into the table `counters`
       kernels/4711-86213/000001.parquet  one folder a table and process; each file is complete in itself
 
 A session folder is a plain Parquet dataset; no colonel is needed to read it:

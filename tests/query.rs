@@ -155,7 +155,7 @@ fn bad_words_are_told() {
         (
             &["tables", "kernel"],
             1,
-            "there is no table `kernel`; there are kernels, kernel_counters, memcpys",
+            "there is no table `kernel`; there are kernels, counters, kernel_counters, memcpys",
         ),
     ] {
         let told = words(folder.path(), args);

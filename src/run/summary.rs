@@ -7,9 +7,12 @@ use serde::Serialize;
 
 use super::words::{bytes, counted, grouped, nanoseconds};
 use crate::schema::manifest::{
-    Exit, Loss, Problem, Process, ProcessState, Profiler, Session as Manifest, SessionState, Window,
+    Exit, Loss, Problem, Process, ProcessState, Profiler, Sampled, Session as Manifest, SessionState, Window,
 };
 use crate::session::covered_ns;
+
+/// Why there is no kernel where none was asked for.
+pub(crate) const COUNTERS_ALONE: &str = "hardware counters alone were asked for (`--mode counters`)";
 
 /// Version of the JSON: grows when a field changes its meaning.
 pub const JSON_VERSION: u32 = 1;
@@ -56,6 +59,8 @@ pub struct Summary {
     pub losses: Vec<Loss>,
     /// What went wrong.
     pub problems: Vec<ProblemSummary>,
+    /// Hardware counters that were sampled, a device of a process each.
+    pub counters: Vec<Sampled>,
     /// Why there is no kernel; null if there is one.
     pub why_no_kernels: Option<String>,
     /// Size on disk.
@@ -156,6 +161,11 @@ impl Summary {
             lost_uncounted: manifest.losses.iter().any(|loss| loss.count.is_none()),
             losses: manifest.losses.clone(),
             problems: all_problems(manifest),
+            counters: manifest
+                .processes
+                .iter()
+                .flat_map(|process| process.counters.clone())
+                .collect(),
             why_no_kernels: around.why_no_kernels,
             bytes: around.bytes,
         }
@@ -170,11 +180,20 @@ impl Summary {
     /// ` --sessions-dir D`.
     pub fn render(&self, list_option: &str) -> String {
         let mut lines = Vec::new();
-        if self.kernels() == 0 {
-            self.render_without_kernels(&mut lines);
-        } else {
-            lines.push(self.headline());
-            lines.push(self.figures());
+        match (self.kernels(), self.samples()) {
+            (0, None) => self.render_without_kernels(&mut lines),
+            (0, Some(samples)) => {
+                lines.push(self.headline());
+                lines.push(format!("{samples}  {}", bytes(self.bytes)));
+                if self.why_no_kernels.as_deref() != Some(COUNTERS_ALONE) {
+                    self.render_without_kernels(&mut lines);
+                }
+            }
+            (_, samples) => {
+                lines.push(self.headline());
+                lines.push(self.figures());
+                lines.extend(samples);
+            }
         }
         lines.extend(self.profiler.as_ref().and_then(|profiler| self.reports(profiler)));
         lines.extend(self.warnings());
@@ -283,6 +302,23 @@ impl Summary {
         line
     }
 
+    /// `51,244 samples of 16 hardware counters every 20 us  0 lost`; none where none are in the table.
+    fn samples(&self) -> Option<String> {
+        let first = self
+            .counters
+            .first()
+            .filter(|_| self.rows.get("counters").is_some_and(|rows| *rows > 0))?;
+        let sum = |figure: fn(&Sampled) -> u64| self.counters.iter().map(figure).sum::<u64>();
+        let longest = self.counters.iter().map(|device| device.interval_ns).max();
+        Some(format!(
+            "{} of {} every {}  {} lost",
+            counted(sum(|device| device.samples), "sample"),
+            counted(first.metrics.len() as u64, "hardware counter"),
+            nanoseconds(longest.unwrap_or_default()),
+            grouped(sum(|device| device.lost_samples))
+        ))
+    }
+
     fn render_without_kernels(&self, lines: &mut Vec<String>) {
         let why = self.why_no_kernels.as_deref().unwrap_or("the session does not say why");
         lines.push(format!("session {}  no kernels: {why}", self.session));
@@ -335,7 +371,12 @@ impl Summary {
     }
 
     fn next(&self, list_option: &str) -> String {
-        let mut next = format!("next: colonel show{list_option}");
+        let counters = if self.kernels() == 0 && self.samples().is_some() {
+            " --counters"
+        } else {
+            ""
+        };
+        let mut next = format!("next: colonel show{counters}{list_option}");
         if self.kernels() > 0 {
             next += &format!(
                 "   pl.scan_parquet(\"{}\")",
@@ -386,6 +427,7 @@ fn reason_in_words(reason: &str) -> &str {
         "callbacks_replaced" => {
             "another CUPTI client (torch profiler?) took over the buffers; close it, then run again"
         }
+        "hardware_buffer_full" => "the hardware had no room for more samples",
         "not_sealed" => "the process was killed before they were on disk",
         "file_unreadable" => "their file is damaged or gone",
         other => other,

@@ -311,6 +311,7 @@ fn options_that_only_the_guest_knows_are_refused() {
         (&["--gate", "manual"][..], "failed to give `--gate manual` to nsys"),
         (&["--for", "1s"], "failed to give `--for` to nsys"),
         (&["--gate", "nvtx:step*"], "matches whole names only"),
+        (&["--counters"], "failed to give `--counters` to nsys"),
     ] {
         let output = run_with(&workplace, "nsys", "", options, "true");
         assert_code(&output, 125);

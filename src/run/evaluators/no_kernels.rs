@@ -2,7 +2,7 @@
 
 use super::super::flavors::{Flavor, GENERIC};
 use super::super::settings::Gate;
-use super::super::summary::process_name;
+use super::super::summary::{COUNTERS_ALONE, process_name};
 use crate::schema::manifest::{Exit, Process, ProcessState, Session as Manifest};
 use crate::schema::ranges::PREFIX;
 
@@ -41,6 +41,10 @@ fn why_none_in_window(flavor: &Flavor, opened: &Process, processes: &[Process]) 
         .windows
         .iter()
         .any(|window| window.trigger == Gate::Profiler.name());
+    // A window that takes records attaches to CUPTI.
+    if opened.attached_ns.is_none() {
+        return COUNTERS_ALONE.to_owned();
+    }
     let without = processes.iter().find(|process| process.windows.is_empty());
     match without {
         Some(without) if by_call => with_advice(

@@ -119,6 +119,9 @@ pub(super) fn refuse_guests_options(settings: &Settings, evaluator: &'static str
             "it matches whole names only; write the name in full, or take `--evaluator cupti`",
         );
     }
+    if settings.counters.is_some() {
+        return refuse("--counters", OURS);
+    }
     if settings.after.is_some() {
         return refuse("--after", OURS);
     }
