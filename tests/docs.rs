@@ -38,8 +38,11 @@ says it first (`layer_source` is `nvtx`):
 
 - The outermost range with `layer`, `layers`, `block`, `blocks` or `h` and a number: `model.layers.12.self_attn`, `layer 3`,
   `blocks[7]` and `transformer.h.3` are of layer 12, 3, 7 and 3. Between word and number there may be one of `. _[` or a
-  space, `=` only for layers, or nothing; `h` takes `.` or `[` alone. The numbers of a vision or audio tower count other
-  layers: there, `layer` is the name up to the number, `visual.blocks.7`.
+  space, `=` only behind `layer`, or nothing; `h` takes `.` or `[` alone. `num_layers=32` and `layers 0-15` are no layers.
+- Numbers are those of one stack of layers a process: the model's or the decoder's; an encoder's where there is no other; of
+  several lists of modules, as `transformer_blocks` and `single_transformer_blocks`, that with most layers. The others keep
+  the stack's name: `encoder.block.3`, `draft_model.layers.3`, `visual.blocks.7`, `draft/model.layers.3` within a range
+  `draft`. Those of a vision, audio or image tower and of a draft model always do.
 - Without one, the innermost range whose last word, after the last dot and without arguments, is `embed_tokens`,
   `word_embeddings`, `embedding`, `embeddings`, `wte`, `norm`, `final_norm`, `final_layernorm`, `ln_f`, `lm_head`, `logits`,
   `logits_processor`, `compute_logits`, `sampling`, `sampler` or `sample`: that word.

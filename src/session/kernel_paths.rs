@@ -90,6 +90,11 @@ impl KernelPaths {
         })
     }
 
+    /// All paths that kernels may have.
+    pub(crate) fn texts(&self) -> &[String] {
+        &self.texts.texts
+    }
+
     /// The batch with both columns of paths. Without ranges they stay as they are.
     pub(crate) fn fill(&self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
         if self.launched.is_empty() && self.captured.is_empty() {

@@ -6,14 +6,16 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_array::builder::StringDictionaryBuilder;
+use arrow_array::cast::AsArray as _;
 use arrow_array::types::Int32Type;
 use arrow_schema::ArrowError;
 use parquet::errors::ParquetError;
 
 use crate::schema::manifest::{Problem, SessionState};
 use crate::session::kernel_paths::{KernelPaths, NEEDED};
-use crate::session::model_part::{Part, PathParts};
-use crate::session::scan::{Parts, wanted_schema};
+use crate::session::layer_names::Stacks;
+use crate::session::model_part::{PATHS, Part, PathParts};
+use crate::session::scan::{Parts, Scan, wanted_schema};
 use crate::session::sorted::SortedScan;
 use crate::session::structure::{COLUMNS, Finder, Lookup, Spot};
 use crate::session::{Session, SessionError};
@@ -38,14 +40,15 @@ impl LayerFiller {
     /// For the kernels of one process. What can't be read is left out here, and told by who reads them next. Calls `looked`
     /// now and then.
     pub(crate) fn new(parts: Parts, paths: &KernelPaths, looked: &mut dyn FnMut()) -> Result<Self, ArrowError> {
-        let mut finder = Finder::default();
+        let path_parts = PathParts::new(stacks(&parts, paths));
+        let mut finder = Finder::new(path_parts.clone());
         let columns = with_needed(&COLUMNS);
         for batch in SortedScan::new(parts, wanted_schema("kernels", &columns)) {
             finder.add(&paths.fill(&batch?)?)?;
             looked();
         }
         Ok(Self {
-            parts: PathParts::default(),
+            parts: path_parts,
             lookup: Lookup::new(finder.finish()),
             texts: Vec::new(),
         })
@@ -74,6 +77,19 @@ impl LayerFiller {
         columns[schema.index_of("layer_source")?] = Arc::new(sources.finish());
         RecordBatch::try_new(schema, columns)
     }
+}
+
+/// What the paths of all kernels name: those that ranges give, and those that are there, as in sessions of nsys.
+fn stacks(parts: &Parts, paths: &KernelPaths) -> Stacks {
+    let mut stacks = Stacks::default();
+    paths.texts().iter().for_each(|path| stacks.add(path));
+    for batch in Scan::new(parts.clone(), wanted_schema("kernels", &PATHS)) {
+        for column in batch.columns() {
+            let texts = column.as_any_dictionary().values().as_string::<i32>();
+            texts.iter().flatten().for_each(|path| stacks.add(path));
+        }
+    }
+    stacks
 }
 
 type TextColumn = StringDictionaryBuilder<Int32Type>;

@@ -14,6 +14,7 @@ mod gather;
 mod graph_paths;
 mod interner;
 mod kernel_paths;
+mod layer_names;
 mod layered;
 mod liveness;
 mod model_part;

@@ -19,13 +19,13 @@ with k as (
     and k.layer is not null
   where p.l + 1 < p.last_l group by p.pid, p.device_id, p.i, p.last_i
 ), ends as (
-  select t.pid, t.device_id, t.i, t.behind, coalesce(min(k.i) filter ({BEFORE}), t.i - 1) as upto
+  select t.pid, t.device_id, t.i, t.behind, coalesce(min(k.i) filter ({BEFORE}), t.i) as upto
   from turns t left join k on t.pid = k.pid and t.device_id = k.device_id and k.i > t.last_i and k.i < t.i
     and k.layer is not null and k.i > t.behind
   group by t.pid, t.device_id, t.i, t.behind
 ), borders as (
   select w.pid, w.device_id, w.i from ends e join waits w on e.pid = w.pid and e.device_id = w.device_id
-    and w.i > e.behind and (w.i <= e.upto or (w.i = e.i and e.behind = e.i - 1))
+    and w.i > e.behind and w.i <= e.upto
   qualify row_number() over (partition by e.pid, e.device_id, e.i order by w.wait desc, w.i) = 1
 ), numbered as (
   select w.*, count(b.i) over (partition by w.pid, w.device_id order by w.i) as step
@@ -49,7 +49,8 @@ with k as (
 
 /// Whether a named part lies before the layers, as `session::is_before_layers` says.
 const BEFORE: &str =
-    "regexp_matches(k.layer, '([0-9]|^(embed_tokens|word_embeddings|embeddings|embedding|wte))$', 'i')";
+    "(regexp_matches(k.layer, '([0-9]|^(embed_tokens|word_embeddings|embeddings|embedding|wte))$', 'i')
+      and not regexp_matches(k.layer, '(^|[^a-z0-9])(draft|propose|assistant|eagle|medusa|mtp)', 'i'))";
 
 fn steps() -> String {
     STEPS.replace("{BEFORE}", BEFORE)

@@ -89,6 +89,14 @@ pub(crate) struct Finder {
 }
 
 impl Finder {
+    /// Where ranges say these parts.
+    pub(crate) fn new(parts: PathParts) -> Self {
+        Self {
+            parts,
+            ..Self::default()
+        }
+    }
+
     /// Adds rows, in order of start.
     pub(crate) fn add(&mut self, batch: &RecordBatch) -> Result<(), ArrowError> {
         let rows = Rows::of(batch)?;

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::schema::columns::TableBuilder as _;
 use crate::schema::tables::KernelsBuilder;
+use crate::session::layer_names::Stacks;
 use crate::session::synthetic::model::{Engine, Launched, Model};
 use crate::session::synthetic::model_kernels;
 
@@ -53,8 +54,10 @@ pub(super) fn found_with(launched: &[Launched], path: impl Fn(&Launched) -> Opti
 
 /// The places that structure gives.
 pub(super) fn spots_with(launched: &[Launched], path: impl Fn(&Launched) -> Option<String>) -> Vec<Option<Spot>> {
-    let batch = batch(launched, path);
-    let mut finder = Finder::default();
+    let batch = batch(launched, &path);
+    let mut stacks = Stacks::default();
+    launched.iter().filter_map(&path).for_each(|path| stacks.add(&path));
+    let mut finder = Finder::new(PathParts::new(stacks));
     for from in (0..batch.num_rows()).step_by(5000) {
         finder
             .add(&batch.slice(from, 5000.min(batch.num_rows() - from)))
