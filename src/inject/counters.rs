@@ -11,6 +11,7 @@ mod refusals;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -103,6 +104,19 @@ impl Counters {
         let waited = self.changed.wait_timeout_while(wish, limit, |wish| wish.at_work);
         let (wish, _) = waited.unwrap_or_else(PoisonError::into_inner);
         !wish.at_work
+    }
+
+    /// The process ends, and all its records have come: says why none of its GPUs was sampled, where nothing else did.
+    pub(crate) fn explain_silence(&self, guest: &Guest) {
+        let is_explained = guest
+            .problems()
+            .iter()
+            .any(|problem| problem.code.starts_with("counters_"));
+        let has_worked = guest.window_rows.load(Ordering::Relaxed) > 0;
+        if guest.config.counters.is_some() && has_worked && !is_explained && lock(&self.devices).is_empty() {
+            let (code, message) = refusals::no_context();
+            guest.problem(code, message);
+        }
     }
 
     /// For the process file.

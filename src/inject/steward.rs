@@ -109,6 +109,7 @@ impl Steward {
         self.guest.counters.end();
         let mut delivered = !had_windows || self.delivery.finish();
         delivered &= self.guest.counters.wait(SEAL_TIMEOUT);
+        self.guest.counters.explain_silence(self.guest);
         self.guest.gate.end();
         self.guest.touch();
         // Without an end the launcher takes the process for cut off and counts what was received and is not on disk.

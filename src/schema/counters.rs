@@ -11,37 +11,107 @@ pub struct Metric {
     pub set: &'static str,
     /// What it says.
     pub doc: &'static str,
+    /// What NVIDIA calls it: the first name that a chip has and that fits is taken. Those with `Triage` are made for
+    /// sampling; the plain ones need many passes on a chip that has both.
+    pub sources: &'static [&'static str],
 }
 
 macro_rules! metrics {
-    ($( $constant:ident = $name:literal, $unit:literal, $set:literal, $doc:literal; )*) => {
+    ($( $constant:ident = $name:literal, $unit:literal, $set:literal, $doc:literal, [$( $source:literal ),* $(,)?]; )*) => {
         $( #[doc = $doc] pub const $constant: &str = $name; )*
         /// All of them, most wanted first: where not all fit into one pass, the last ones are left out.
-        pub const METRICS: &[Metric] = &[ $( Metric { name: $name, unit: $unit, set: $set, doc: $doc }, )* ];
+        pub const METRICS: &[Metric] = &[ $( Metric {
+            name: $name,
+            unit: $unit,
+            set: $set,
+            doc: $doc,
+            sources: &[ $( $source ),* ],
+        }, )* ];
     };
 }
 
 metrics! {
-    DRAM_READ_THROUGHPUT = "dram_read_throughput", "%", "dram", "Reads from device memory, of its peak bandwidth.";
-    DRAM_WRITE_THROUGHPUT = "dram_write_throughput", "%", "dram", "Writes to device memory, of its peak bandwidth.";
-    DRAM_THROUGHPUT = "dram_throughput", "%", "dram", "Device memory, busiest of its parts.";
-    DRAM_READ_BYTES = "dram_read_bytes", "bytes", "dram", "Read from device memory.";
-    DRAM_WRITE_BYTES = "dram_write_bytes", "bytes", "dram", "Written to device memory.";
-    TENSOR_ACTIVE = "tensor_active", "%", "tensor", "Cycles in which the tensor pipes worked.";
-    SM_THROUGHPUT = "sm_throughput", "%", "sm", "Streaming multiprocessors, busiest of their parts.";
-    SM_ACTIVE = "sm_active", "%", "sm", "Cycles in which an SM had a warp, mean over SMs.";
-    WARPS_ACTIVE = "warps_active", "%", "sm", "Warps resident, of what the SMs hold.";
-    INSTRUCTIONS = "instructions", "%", "sm", "Instructions executed, of the SMs' peak.";
-    GPU_ACTIVE = "gpu_active", "%", "sm", "Cycles in which the graphics and compute engine worked.";
-    L2_THROUGHPUT = "l2_throughput", "%", "l2", "L2 cache, busiest of its parts.";
-    L2_HIT_RATE = "l2_hit_rate", "%", "l2", "Sectors found in the L2 cache.";
-    L1_THROUGHPUT = "l1_throughput", "%", "l1", "L1 cache, busiest of its parts.";
-    PCIE_THROUGHPUT = "pcie_throughput", "%", "pcie", "PCIe, of its peak.";
-    PCIE_READ_BYTES = "pcie_read_bytes", "bytes", "pcie", "Read over PCIe.";
-    PCIE_WRITE_BYTES = "pcie_write_bytes", "bytes", "pcie", "Written over PCIe.";
-    NVLINK_RECEIVED_BYTES = "nvlink_received_bytes", "bytes", "nvlink", "Received over NVLink.";
-    NVLINK_SENT_BYTES = "nvlink_sent_bytes", "bytes", "nvlink", "Sent over NVLink.";
-    SM_CLOCK = "sm_clock", "Hz", "clocks", "Clock of the SMs, cycles over time.";
+    DRAM_READ_THROUGHPUT = "dram_read_throughput", "%", "dram", "Reads from device memory, of its peak bandwidth.", [
+        "FBSP.TriageCompute.dramc__read_throughput.avg.pct_of_peak_sustained_elapsed",
+        "dram__read_throughput.avg.pct_of_peak_sustained_elapsed",
+    ];
+    DRAM_WRITE_THROUGHPUT = "dram_write_throughput", "%", "dram", "Writes to device memory, of its peak bandwidth.", [
+        "FBSP.TriageCompute.dramc__write_throughput.avg.pct_of_peak_sustained_elapsed",
+        "dram__write_throughput.avg.pct_of_peak_sustained_elapsed",
+    ];
+    DRAM_THROUGHPUT = "dram_throughput", "%", "dram", "Device memory, busiest of its parts.", [
+        "FBSP.TriageCompute.dramc__throughput.avg.pct_of_peak_sustained_elapsed",
+        "dram__throughput.avg.pct_of_peak_sustained_elapsed",
+    ];
+    DRAM_READ_BYTES = "dram_read_bytes", "bytes", "dram", "Read from device memory.", [
+        "dram__bytes_read.sum",
+        "fbpa__dram_read_bytes.sum",
+    ];
+    DRAM_WRITE_BYTES = "dram_write_bytes", "bytes", "dram", "Written to device memory.", [
+        "dram__bytes_write.sum",
+        "fbpa__dram_write_bytes.sum",
+    ];
+    TENSOR_ACTIVE = "tensor_active", "%", "tensor", "Cycles in which the tensor pipes worked.", [
+        "TPC.TriageCompute.sm__pipe_tensor_cycles_active_realtime.avg.pct_of_peak_sustained_elapsed",
+        "sm__pipe_tensor_cycles_active_realtime.avg.pct_of_peak_sustained_elapsed",
+        "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_elapsed",
+    ];
+    SM_THROUGHPUT = "sm_throughput", "%", "sm", "Streaming multiprocessors, busiest of their parts.", [
+        "TriageCompute.sm__throughput.avg.pct_of_peak_sustained_elapsed",
+        "sm__throughput.avg.pct_of_peak_sustained_elapsed",
+    ];
+    SM_ACTIVE = "sm_active", "%", "sm", "Cycles in which an SM had a warp, mean over SMs.", [
+        "TPC.TriageCompute.sm__cycles_active.avg.pct_of_peak_sustained_elapsed",
+        "sm__cycles_active.avg.pct_of_peak_sustained_elapsed",
+    ];
+    WARPS_ACTIVE = "warps_active", "%", "sm", "Warps resident, of what the SMs hold.", [
+        "TPC.TriageCompute.tpc__warps_active_shader_cs_realtime.avg.pct_of_peak_sustained_elapsed",
+        "tpc__warps_active_shader_cs_realtime.avg.pct_of_peak_sustained_elapsed",
+        "sm__warps_active.avg.pct_of_peak_sustained_elapsed",
+    ];
+    INSTRUCTIONS = "instructions", "%", "sm", "Instructions executed, of the SMs' peak.", [
+        "TPC.TriageCompute.sm__inst_executed_realtime.avg.pct_of_peak_sustained_elapsed",
+        "sm__inst_executed_realtime.avg.pct_of_peak_sustained_elapsed",
+        "sm__inst_executed.avg.pct_of_peak_sustained_elapsed",
+    ];
+    GPU_ACTIVE = "gpu_active", "%", "sm", "Cycles in which the graphics and compute engine worked.", [
+        "FE_B.TriageCompute.gr__cycles_active.avg.pct_of_peak_sustained_elapsed",
+        "gr__cycles_active.avg.pct_of_peak_sustained_elapsed",
+    ];
+    L2_THROUGHPUT = "l2_throughput", "%", "l2", "L2 cache, busiest of its parts.", [
+        "LTS.TriageCompute.lts__throughput.avg.pct_of_peak_sustained_elapsed",
+        "lts__throughput.avg.pct_of_peak_sustained_elapsed",
+    ];
+    L2_HIT_RATE = "l2_hit_rate", "%", "l2", "Sectors found in the L2 cache.", [
+        "LTS.TriageCompute.lts__average_t_sector_hit_rate_realtime.pct",
+        "lts__average_t_sector_hit_rate_realtime.pct",
+    ];
+    L1_THROUGHPUT = "l1_throughput", "%", "l1", "L1 cache, busiest of its parts.", [
+        "SM_A.TriageCompute.l1tex__throughput.avg.pct_of_peak_sustained_elapsed",
+        "l1tex__throughput.avg.pct_of_peak_sustained_elapsed",
+    ];
+    PCIE_THROUGHPUT = "pcie_throughput", "%", "pcie", "PCIe, of its peak.", [
+        "PCI.TriageCompute.pcie__throughput.avg.pct_of_peak_sustained_elapsed",
+        "pcie__throughput.avg.pct_of_peak_sustained_elapsed",
+    ];
+    PCIE_READ_BYTES = "pcie_read_bytes", "bytes", "pcie", "Read over PCIe.", [
+        "PCI.TriageCompute.pcie__read_bytes.sum",
+        "pcie__read_bytes.sum",
+    ];
+    PCIE_WRITE_BYTES = "pcie_write_bytes", "bytes", "pcie", "Written over PCIe.", [
+        "PCI.TriageCompute.pcie__write_bytes.sum",
+        "pcie__write_bytes.sum",
+    ];
+    NVLINK_RECEIVED_BYTES = "nvlink_received_bytes", "bytes", "nvlink", "Received over NVLink.", [
+        "nvlrx__bytes.sum",
+    ];
+    NVLINK_SENT_BYTES = "nvlink_sent_bytes", "bytes", "nvlink", "Sent over NVLink.", [
+        "nvltx__bytes.sum",
+    ];
+    SM_CLOCK = "sm_clock", "Hz", "clocks", "Clock of the SMs, cycles over time.", [
+        "gpc__cycles_elapsed.avg.per_second",
+        "sm__cycles_elapsed.avg.per_second",
+    ];
 }
 
 /// The word for all of [`METRICS`].
@@ -109,6 +179,11 @@ mod tests {
         );
         assert_eq!(names("idc__requests.sum, l1"), [L1_THROUGHPUT, "idc__requests.sum"]);
         assert_eq!(names(""), Vec::<String>::new());
+    }
+
+    #[test]
+    fn every_metric_has_a_name_of_nvidias() {
+        assert!(METRICS.iter().all(|metric| !metric.sources.is_empty()));
     }
 
     #[test]

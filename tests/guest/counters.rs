@@ -8,6 +8,7 @@ use sim_abi::truth::{DRAM_BYTES_PER_NS, Truth};
 
 use colonel::schema::manifest::{ProcessState, Sampled};
 
+use crate::hosts::host;
 use crate::run::{Ended, Setup, decode, stand_ins};
 use crate::session::Session;
 
@@ -208,6 +209,14 @@ fn without_libnvperf_the_rest_of_the_capture_goes_on() {
 }
 
 #[test]
+fn a_process_that_works_in_contexts_of_its_own_is_said() {
+    let ended = host("contexts.c", "--counters").run().assert_code(5);
+    let session = ended.session();
+    assert_eq!((session.count("kernels"), session.count("counters")), (9, 0));
+    assert!(session.problem("counters_no_context").contains("cuCtxCreate"));
+}
+
+#[test]
 fn what_the_hardware_had_no_room_for_is_counted_and_the_interval_grows() {
     let ended = workload().fault("counters-room=25").run().assert_code(0);
     let session = ended.session();
@@ -220,6 +229,16 @@ fn what_the_hardware_had_no_room_for_is_counted_and_the_interval_grows() {
     // A sample that is there and one that is lost is each of a stretch of time of its own.
     let samples = samples(&session);
     assert!(samples.windows(2).all(|pair| pair[0].1 <= pair[1].0), "an overlap");
+}
+
+#[test]
+fn a_chip_without_a_timer_is_sampled_by_its_clock() {
+    let ended = workload().fault("no-time-trigger").run().assert_code(0);
+    let session = ended.session();
+    session.assert_nothing_lost();
+    let samples = samples(&session);
+    assert!(samples.len() > 1_000);
+    assert!(samples.iter().all(|(start, end)| end - start == 16 * US));
 }
 
 #[test]

@@ -77,9 +77,11 @@ class First:
         self.known = str(arguments.build / "known")
         self.loop = str(arguments.build / "loop")
 
-    def run(self, options: list[str], command: list[str], keep: bool = False) -> dict:
-        ran, session = self.colonel.run(options, command, timeout=150)
-        found = ran.figures() | {"says": ran.line}
+    def run(self, options: list[str], command: list[str], keep: bool = False, **environment: str) -> dict:
+        ran, session = self.colonel.run(options, command, timeout=150, **environment)
+        # Where the guest's thread spent its time, with COLONEL_LOG.
+        spent = [line for line in ran.err.splitlines() if "Spent" in line]
+        found = ran.figures() | {"says": ran.line, "spent": spent}
         if session is None:
             return found | {"ok": False}
         found |= session.figures() | cost(session) | {"counters": samples(session)}
@@ -104,7 +106,7 @@ class First:
 
     def interval(self, interval: str, metrics: str = "all") -> dict:
         options = ["--mode", "counters", f"--counters={metrics}", "--counters-interval", interval]
-        return self.run(options, [self.known, "--seconds", "3", "--graph"])
+        return self.run(options, [self.known, "--seconds", "3", "--graph"], COLONEL_LOG="1")
 
     def two_at_once(self) -> dict:
         """The second gets a clear refusal, and both programs run."""
@@ -214,7 +216,7 @@ def main() -> None:
         short = ["--seconds", "0.3"]
         alone = ["--mode", "counters"]
         steps = {
-            "alone": lambda: first.run(alone, [first.known, "--seconds", "1"]),
+            "alone": lambda: first.run(alone, [first.known, "--seconds", "1"], COLONEL_LOG="1"),
             "records": lambda: first.run(["--counters"], [first.known, "--seconds", "1", "--graph"]),
             "kept": lambda: first.run(["--counters", "--keep-samples"], [first.known, *short, "--graph"], keep=True),
             "copy_alone": first.copy_alone,

@@ -1,7 +1,7 @@
 //! PM sampling: a device writes its counters into a hardware buffer at an interval, from which they are moved into
 //! counter data images.
 
-use crate::constants::{APPEND_KEEP_OLDEST, TRIGGER_GPU_TIME_INTERVAL};
+use crate::constants::{APPEND_KEEP_OLDEST, TRIGGER_GPU_SYSCLK_INTERVAL, TRIGGER_GPU_TIME_INTERVAL};
 use crate::counters::params::*;
 use crate::counters::{Failure, Names, Table, cupti, text};
 use std::ffi::{CString, c_void};
@@ -65,14 +65,28 @@ impl Sampling {
     }
 
     /// Says what to sample and how often. Samples that find the hardware buffer full are lost.
+    ///
+    /// Turing and GA100 count cycles of the system clock in the place of nanoseconds: about as many, of a clock that
+    /// varies. The samples' own times tell.
     pub fn configure(&self, config: &[u8], hardware_buffer_bytes: usize, interval_ns: u64) -> Result<(), Failure> {
+        let by = |trigger| self.set_config(config, hardware_buffer_bytes, interval_ns, trigger);
+        by(TRIGGER_GPU_TIME_INTERVAL).or_else(|failure| by(TRIGGER_GPU_SYSCLK_INTERVAL).map_err(|_| failure))
+    }
+
+    fn set_config(
+        &self,
+        config: &[u8],
+        hardware_buffer_bytes: usize,
+        interval: u64,
+        trigger_mode: u32,
+    ) -> Result<(), Failure> {
         let mut params = PmSetConfig {
             object: self.object,
             config_size: config.len(),
             config: config.as_ptr(),
             hardware_buffer_bytes,
-            interval: interval_ns,
-            trigger_mode: TRIGGER_GPU_TIME_INTERVAL,
+            interval,
+            trigger_mode,
             append_mode: APPEND_KEEP_OLDEST,
             ..Default::default()
         };

@@ -28,6 +28,7 @@ pub(crate) struct Faults {
     pub(crate) counters: Option<u32>,
     pub(crate) counters_room: Option<u64>,
     pub(crate) unknown_chip: bool,
+    pub(crate) no_time_trigger: bool,
 }
 
 impl Faults {
@@ -77,6 +78,7 @@ impl Faults {
             "counters" => self.counters = Some(code()?),
             "counters-room" => self.counters_room = Some(every()?),
             "unknown-chip" => self.unknown_chip = true,
+            "no-time-trigger" => self.no_time_trigger = true,
             _ => return Err("is not a fault; gpu-sim/README.md lists them"),
         }
         Ok(())

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cupti_sys::constants::DECODE_STOPPED_IMAGE_FULL;
 use cupti_sys::counters::{Names, Sampling, availability, chip};
@@ -49,7 +49,17 @@ pub(super) struct Device {
     /// End of the last sample, while sampling runs.
     last_end: Option<u64>,
     runs: bool,
+    spent: Spent,
     pub(super) state: Sampled,
+}
+
+/// Where the thread's time goes, for `COLONEL_LOG`.
+#[derive(Debug, Default)]
+struct Spent {
+    decoding: Duration,
+    asking_times: Duration,
+    compressing: Duration,
+    writing: Duration,
 }
 
 impl Device {
@@ -121,6 +131,7 @@ impl Device {
             file: create(guest, ordinal).map_err(not_written)?,
             last_end: None,
             runs: false,
+            spent: Spent::default(),
         };
         device.write(&Frame::Header(Box::new(header))).map_err(not_written)?;
         device.write(&Frame::Availability(availability)).map_err(not_written)?;
@@ -154,6 +165,7 @@ impl Device {
         let stopped = self.sampling.stop();
         self.fetch_all()?;
         self.keep(&Frame::Event(Event::Stopped { time_ns: now_ns() }))?;
+        log!("device {ordinal}: {} samples, {:?}", self.state.samples, self.spent);
         stopped.map_err(|failure| refusals::failed(&failure, ordinal))
     }
 
@@ -165,10 +177,10 @@ impl Device {
         Ok(())
     }
 
-    /// How long the next fetch may wait.
+    /// How long the next fetch may wait: until an image is almost full.
     pub(super) fn rest(&self) -> Duration {
-        let half = Duration::from_nanos(self.state.interval_ns * u64::from(self.state.image_samples) / 2);
-        half.clamp(FETCH_EVERY[0], FETCH_EVERY[1])
+        let full = self.state.interval_ns * u64::from(self.state.image_samples);
+        Duration::from_nanos(full / 4 * 3).clamp(FETCH_EVERY[0], FETCH_EVERY[1])
     }
 
     /// True if the hardware buffer had been full.
@@ -177,14 +189,18 @@ impl Device {
         let failed = |failure| refusals::failed(&failure, ordinal);
         let mut overflow = false;
         loop {
+            let started = Instant::now();
             self.image.copy_from_slice(&self.blank);
             let decoded = self.sampling.decode(&mut self.image).map_err(failed)?;
             overflow |= decoded.overflow;
             let count = self.sampling.completed(&self.image).map_err(failed)?;
+            self.spent.decoding += started.elapsed();
             if count > 0 {
+                let started = Instant::now();
                 let times: Result<Vec<(u64, u64)>, _> = (0..count)
                     .map(|sample| self.sampling.sample_times(&self.image, sample))
                     .collect();
+                self.spent.asking_times += started.elapsed();
                 self.store(times.map_err(failed)?)?;
             }
             if decoded.stop_reason != DECODE_STOPPED_IMAGE_FULL || count == 0 {
@@ -196,9 +212,13 @@ impl Device {
     fn store(&mut self, times: Vec<(u64, u64)>) -> Result<(), Refusal> {
         self.count_gaps(&times);
         let count = times.len() as u64;
+        let started = Instant::now();
         let compressed = self.compressor.compress(&self.image);
+        self.spent.compressing += started.elapsed();
         let frame = compressed.map(|compressed| Frame::Image { times, compressed });
+        let started = Instant::now();
         self.keep(&frame.map_err(|error| self.not_written(&error, count))?)?;
+        self.spent.writing += started.elapsed();
         self.state.samples += count;
         Ok(())
     }
@@ -294,8 +314,8 @@ impl Device {
 
 /// An image of about [`IMAGE_BYTES`], and the samples that it holds.
 fn image(sampling: &Sampling, names: &Names) -> Result<(Vec<u8>, u32), cupti_sys::counters::Failure> {
-    let [one, two] = [1, 2].map(|samples| sampling.image(names, samples).map(|image| image.len()));
-    let a_sample = two?.saturating_sub(one?).max(1);
+    let [few, more] = [64, 128].map(|samples| sampling.image(names, samples).map(|image| image.len()));
+    let a_sample = (more?.saturating_sub(few?) / 64).max(1);
     let samples = (IMAGE_BYTES / a_sample).clamp(*IMAGE_SAMPLES.start(), *IMAGE_SAMPLES.end());
     let samples = u32::try_from(samples).unwrap_or(u32::MAX);
     Ok((sampling.image(names, samples)?, samples))

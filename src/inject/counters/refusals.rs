@@ -57,6 +57,16 @@ pub(super) fn failed(failure: &Failure, device: u32) -> Refusal {
     }
 }
 
+pub(super) fn no_context() -> Refusal {
+    (
+        "counters_no_context",
+        format!(
+            "no GPU was sampled: samples are taken of GPUs whose primary context is alive, and this process works in \
+             contexts of its own (cuCtxCreate), or closed its window before the first sample; {GOES_ON}"
+        ),
+    )
+}
+
 pub(super) fn no_metric(device: u32, chip: &str) -> Refusal {
     (
         "counters_unknown_chip",

@@ -254,14 +254,20 @@ exports! {
         if metrics::passes(&config) != 1 {
             return Err(ERROR_NOT_SUPPORTED);
         }
-        if params.interval == 0 || params.trigger_mode != TRIGGER_GPU_TIME_INTERVAL {
+        let by_time = params.trigger_mode == TRIGGER_GPU_TIME_INTERVAL;
+        if params.interval == 0 || !(by_time || params.trigger_mode == TRIGGER_GPU_SYSCLK_INTERVAL) {
             return Err(ERROR_INVALID_PARAMETER);
         }
+        if by_time && faults().no_time_trigger {
+            return Err(ERROR_NOT_SUPPORTED);
+        }
+        // A system clock of 1.25 GHz.
+        let interval = if by_time { params.interval } else { params.interval * 4 / 5 };
         sampler(params.object, |sampler| {
             if sampler.runs() {
                 return Err(ERROR_INVALID_OPERATION);
             }
-            sampler.configure(config, params.hardware_buffer_bytes, params.interval, faults().counters_room);
+            sampler.configure(config, params.hardware_buffer_bytes, interval, faults().counters_room);
             Ok(())
         })
     }
