@@ -95,7 +95,7 @@ impl Config {
         }
     }
 
-    fn parse(get: impl Fn(&str) -> Option<OsString>) -> Option<Config> {
+    pub(crate) fn parse(get: impl Fn(&str) -> Option<OsString>) -> Option<Config> {
         let get = |name: &str| get(name).filter(|value| !value.is_empty());
         let text = |name: &str| get(name).map(|value| value.to_string_lossy().into_owned());
         let mut complaints = Vec::new();

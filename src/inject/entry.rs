@@ -8,10 +8,11 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, Ordering};
 use std::time::Duration;
 
-use crate::inject::command::{Open, Trigger, Which};
+use crate::inject::command::{Open, Trigger};
 use crate::inject::config::{Config, GateBy, GateKind};
 use crate::inject::descriptors;
 use crate::inject::guest::Guest;
+use crate::inject::late::Call;
 use crate::inject::log::{self, log};
 use crate::inject::losses::Reason;
 use crate::inject::preload::{self, Shadowed};
@@ -124,7 +125,7 @@ fn start_then(real: &Shadowed) -> u32 {
     // Our own failure must not keep the host's call from being made.
     guard::ffi((), || {
         if let Some(guest) = start().filter(|guest| opens_by_preload(guest)) {
-            nvtx::quietly(|| guest.open_window(Open::by(Trigger::Profiler), true));
+            guest.profiler_called(Call::Start, None, true);
         }
     });
     real.call()
@@ -133,7 +134,7 @@ fn start_then(real: &Shadowed) -> u32 {
 fn stop_then(real: &Shadowed) -> u32 {
     guard::ffi((), || {
         if let Some(guest) = guest().filter(|guest| opens_by_preload(guest)) {
-            let _ = nvtx::quietly(|| guest.close_window(Which::Profiler, None, true));
+            guest.profiler_called(Call::Stop, None, true);
         }
     });
     real.call()
@@ -146,18 +147,14 @@ fn opens_by_preload(guest: &Guest) -> bool {
 /// CUPTI calls back at the exit of cuProfilerStart, on the host's thread.
 pub(crate) fn profiler_started(mark: Option<u32>) {
     if let Some(guest) = guest() {
-        let open = Open {
-            mark,
-            ..Open::by(Trigger::Profiler)
-        };
-        nvtx::quietly(|| guest.open_window(open, false));
+        guest.profiler_called(Call::Start, mark, false);
     }
 }
 
 /// CUPTI calls back at the entry of cuProfilerStop, on the host's thread.
 pub(crate) fn profiler_stopped(mark: Option<u32>) {
     if let Some(guest) = guest() {
-        let _ = nvtx::quietly(|| guest.close_window(Which::Profiler, mark, false));
+        guest.profiler_called(Call::Stop, mark, false);
     }
 }
 

@@ -12,9 +12,10 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::inject::attach::{self, Attached};
-use crate::inject::command::{Command, Open, Which};
+use crate::inject::command::{Command, Open, Trigger, Which};
 use crate::inject::entry;
 use crate::inject::guest::{Guest, lock};
+use crate::inject::late::{Call, Late};
 use crate::inject::log::log;
 use crate::inject::nvtx;
 use crate::inject::threads::now_ns;
@@ -43,6 +44,7 @@ pub(crate) struct Gate {
     timers: Mutex<Timers>,
     /// Numbers of the windows that wishes opened.
     wishes: Mutex<BTreeMap<u64, u32>>,
+    late: Late,
 }
 
 #[derive(Debug)]
@@ -67,6 +69,7 @@ impl Gate {
             deferred: Mutex::default(),
             timers: Mutex::default(),
             wishes: Mutex::default(),
+            late: Late::default(),
         }
     }
 
@@ -129,6 +132,34 @@ impl Gate {
 }
 
 impl Guest {
+    /// The host calls cudaProfilerStart or Stop. `mark`: correlation id of that call, where it is known.
+    pub(crate) fn profiler_called(&'static self, call: Call, mark: Option<u32>, may_wait: bool) {
+        if nvtx::is_quiet() {
+            self.gate.late.note(call);
+            return self.wake.steward();
+        }
+        nvtx::quietly(|| match call {
+            Call::Start => {
+                let open = Open::by(Trigger::Profiler);
+                self.open_window(Open { mark, ..open }, may_wait);
+            }
+            Call::Stop => drop(self.close_window(Which::Profiler, mark, may_wait)),
+        });
+    }
+
+    /// Carries out the calls that could not be as they came. Called by the steward.
+    pub(crate) fn catch_up(&'static self) {
+        for call in self.gate.late.take() {
+            self.problem(
+                "late_profiler_call",
+                "cudaProfilerStart or cudaProfilerStop was called by a signal handler while its thread was in \
+                 colonel's own code; the window opened or closed a moment later than that"
+                    .to_owned(),
+            );
+            self.profiler_called(call, None, false);
+        }
+    }
+
     /// Opens a window of the gate's own, now or after the delay that the settings ask for.
     pub(crate) fn open_window(&'static self, open: Open, may_wait: bool) {
         match self.config.after {
@@ -367,5 +398,52 @@ impl Guest {
         let open_at = timers.open_at.iter().map(|(at, _)| *at);
         let next = open_at.chain(timers.close_at.values().copied()).min();
         next.map(|at| at.saturating_duration_since(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::inject::config::Config;
+    use crate::inject::process_file::Identity;
+    use crate::inject::wake::Wake;
+    use crate::schema::env;
+
+    fn guest() -> &'static Guest {
+        let config = Config::parse(|name| (name == env::SESSION).then(|| OsString::from("/nowhere")));
+        let guest = Guest::new(config.unwrap(), Identity::of_this_process(), Wake::new().unwrap());
+        Box::leak(Box::new(guest))
+    }
+
+    #[test]
+    fn a_signal_handler_over_our_own_code_waits_for_no_lock_and_is_caught_up_with() {
+        let guest = guest();
+        let (done, is_done) = mpsc::channel();
+        std::thread::spawn(move || {
+            // As of a thread that is at the gate, or notes a graph, when the signal comes.
+            let held = (lock(&guest.gate.queue), lock(&guest.gate.timers));
+            nvtx::quietly(|| guest.profiler_called(Call::Start, None, true));
+            drop(held);
+            assert!(!guest.gate.has_work(), "it was only noted");
+            guest.catch_up();
+            done.send(lock(&guest.gate.deferred).clone()).unwrap();
+        });
+        let opened = is_done.recv_timeout(Duration::from_secs(20)).expect("no deadlock");
+        // CUDA is not initialised in this test: the gate keeps what was asked for.
+        assert_eq!(opened, Some(Open::by(Trigger::Profiler)));
+        assert_eq!(guest.problems()[0].code, "late_profiler_call");
+    }
+
+    #[test]
+    fn a_call_outside_of_our_code_is_carried_out_at_once() {
+        let guest = guest();
+        guest.profiler_called(Call::Start, None, true);
+        assert_eq!(*lock(&guest.gate.deferred), Some(Open::by(Trigger::Profiler)));
+        guest.profiler_called(Call::Stop, None, true);
+        assert_eq!(*lock(&guest.gate.deferred), None);
+        assert!(guest.problems().is_empty());
     }
 }

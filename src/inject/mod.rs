@@ -35,6 +35,7 @@ mod graphs;
 mod guard;
 mod guest;
 mod kernels;
+mod late;
 mod log;
 mod losses;
 mod names;

@@ -24,7 +24,7 @@ pub(crate) use calls::{initialize, initialize_extension};
 pub(crate) use filter::Filter;
 pub(crate) use outbox::{Outbox, push_row, window_of};
 pub(crate) use sweep::{open_waiting, start, stop};
-pub(crate) use thread::quietly;
+pub(crate) use thread::{is_quiet, quietly};
 
 use crate::inject::config::Config;
 use crate::inject::entry;

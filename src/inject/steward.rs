@@ -67,6 +67,7 @@ impl Steward {
 
     fn run(mut self) {
         loop {
+            self.guest.catch_up();
             self.guest.carry_out(false);
             let timer = self.guest.run_timers();
             // First of all: a flush may never return, and this process must be known all the same.

@@ -169,3 +169,25 @@ unsafe fn given(place: usize) -> Handle {
     // SAFETY: the caller's promise.
     unsafe { place.as_ref() }.copied().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_part_of_a_call_keeps_nvtx_out_and_no_panic_in() {
+        assert!(!nvtx::is_quiet());
+        let inner = kept_quiet(false, || kept_quiet(false, nvtx::is_quiet) && nvtx::is_quiet());
+        assert!(inner, "also after an inner one");
+        assert!(!nvtx::is_quiet());
+        let failed = kept_quiet(7, || std::panic::resume_unwind(Box::new("on purpose")));
+        assert_eq!(failed, 7);
+        assert!(!nvtx::is_quiet(), "also after a panic");
+    }
+
+    #[test]
+    fn a_device_is_the_lower_half_of_its_word() {
+        assert_eq!(device(0xdead_beef_0000_0003), 3);
+        assert_eq!(device(usize::MAX), -1);
+    }
+}

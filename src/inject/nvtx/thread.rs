@@ -135,6 +135,11 @@ pub(crate) fn quietly<T>(act: impl FnOnce() -> T) -> T {
     act()
 }
 
+/// True where NVTX's calls on this thread are ignored: it is in our own code, or in a signal handler that came over it.
+pub(crate) fn is_quiet() -> bool {
+    LOCAL.try_with(|local| local.inside.get()).unwrap_or(true)
+}
+
 struct Inside<'a>(&'a Cell<bool>);
 
 impl Drop for Inside<'_> {
