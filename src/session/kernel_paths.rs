@@ -84,7 +84,7 @@ impl KernelPaths {
         };
         let mut texts = Texts::default();
         Ok(Self {
-            launched: RangePaths::read(&folder("nvtx_ranges"), &mut texts)?,
+            launched: RangePaths::read(&folder("nvtx_ranges"), &folder("api_calls"), &mut texts)?,
             captured: GraphPaths::read(&folder("graph_ranges"), &mut texts)?,
             texts,
         })

@@ -4,6 +4,7 @@
 //! into tables.
 
 mod annotate;
+mod call_threads;
 mod compact;
 mod devices;
 mod dir;

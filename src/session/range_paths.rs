@@ -1,7 +1,8 @@
 //! Which NVTX ranges a kernel was launched in: those whose two correlation ids the kernel's own lies between.
 //!
-//! CUPTI's records do not say which thread launched. So where ranges of one thread alone were open, the innermost gives
-//! the path, and where several threads had ranges open, none does.
+//! CUPTI's records of kernels do not say which thread launched. Where API calls were recorded, these do, and the ranges of
+//! that thread alone count. Else, where ranges of one thread alone were open, the innermost gives the path, and where several
+//! threads had ranges open, none does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,6 +10,7 @@ use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int32Type, Int64Type, UInt32Type};
 use arrow_array::{Array as _, RecordBatch, StringArray};
 
+use crate::session::call_threads::CallThreads;
 use crate::session::files::ProcessFolder;
 use crate::session::kernel_paths::Texts;
 use crate::session::scan::{Scan, folder_parts, wanted_schema};
@@ -24,11 +26,20 @@ const COLUMNS: [&str; 6] = [
 const KIND: &str = "kind";
 
 /// Launches from one id on, up to the next step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Step {
     /// The last id before it. Ids are counted on where CUPTI's 32 bits wrap.
     id: i64,
-    path: Option<u32>,
+    /// Of each thread that has ranges open, the path of the innermost.
+    open: Open,
+}
+
+/// Nearly always there is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Open {
+    None,
+    One(u32, u32),
+    Several(Vec<(u32, u32)>),
 }
 
 /// Paths of one process's launches.
@@ -38,6 +49,8 @@ pub(crate) struct RangePaths {
     steps: Vec<Step>,
     /// Ids by time, to know how often the counter had wrapped.
     clock: Vec<(i64, i64)>,
+    /// Who launched, where that is known.
+    threads: Option<CallThreads>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -63,15 +76,29 @@ fn unwrapped(id: u32, near: i64) -> i64 {
 }
 
 impl RangePaths {
-    /// Reads the table of one process. What can't be read of it gives no path.
-    pub(crate) fn read(folder: &ProcessFolder, texts: &mut Texts) -> std::io::Result<Self> {
+    /// Reads the tables of one process: of ranges, and of API calls. What can't be read of them gives no path.
+    pub(crate) fn read(folder: &ProcessFolder, calls: &ProcessFolder, texts: &mut Texts) -> std::io::Result<Self> {
         let columns = [&COLUMNS[..], &[KIND]].concat();
         let scan = Scan::new(folder_parts(folder)?, wanted_schema("nvtx_ranges", &columns));
         let mut rows = Rows::default();
         for batch in scan {
             rows.add(&batch, texts);
         }
-        Ok(rows.into_paths())
+        let mut paths = rows.into_paths();
+        if !paths.is_empty() {
+            paths.know(CallThreads::read(calls, |id, start_ns| paths.counted(id, start_ns))?);
+        }
+        Ok(paths)
+    }
+
+    /// Takes in who launched. An old CUPTI numbers threads otherwise than the kernel: then nothing is known.
+    fn know(&mut self, threads: CallThreads) {
+        let is_known = self.steps.iter().any(|step| match &step.open {
+            Open::None => false,
+            Open::One(thread, _) => threads.has(*thread),
+            Open::Several(open) => open.iter().any(|(thread, _)| threads.has(*thread)),
+        });
+        self.threads = is_known.then_some(threads);
     }
 
     /// True where no range says anything.
@@ -81,11 +108,25 @@ impl RangePaths {
 
     /// The path of what a call launched.
     pub(crate) fn find(&self, correlation_id: u32, start_ns: i64) -> Option<u32> {
+        let id = self.counted(correlation_id, start_ns)?;
+        let after = self.steps.partition_point(|step| step.id < id);
+        let open = &self.steps.get(after.checked_sub(1)?)?.open;
+        let launched = self.threads.as_ref().and_then(|threads| threads.find(id));
+        let is_its = |thread: u32| launched.is_none_or(|launched| launched == thread);
+        match open {
+            Open::One(thread, path) => is_its(*thread).then_some(*path),
+            Open::Several(open) if launched.is_some() => {
+                open.iter().find(|(thread, _)| is_its(*thread)).map(|(_, path)| *path)
+            }
+            _ => None,
+        }
+    }
+
+    /// An id without its wrap.
+    fn counted(&self, correlation_id: u32, start_ns: i64) -> Option<i64> {
         let later = self.clock.partition_point(|(time, _)| *time <= start_ns);
         let (_, near) = self.clock.get(later.saturating_sub(1))?;
-        let id = unwrapped(correlation_id, *near);
-        let after = self.steps.partition_point(|step| step.id < id);
-        self.steps.get(after.checked_sub(1)?)?.path
+        Some(unwrapped(correlation_id, *near))
     }
 }
 
@@ -155,6 +196,7 @@ impl Rows {
         RangePaths {
             steps: steps(&intervals),
             clock,
+            threads: None,
         }
     }
 }
@@ -187,13 +229,18 @@ fn steps(intervals: &[Interval]) -> Vec<Step> {
         if events.peek().is_some_and(|(next, ..)| *next == id) {
             continue;
         }
-        let mut threads = open.values();
-        let path = match (threads.next(), threads.next()) {
-            (Some(only), None) => only.last().map(|(.., index)| intervals[*index].path),
-            _ => None,
+        let innermost = open.iter().filter_map(|(thread, ranges)| {
+            let (.., index) = ranges.last()?;
+            Some((*thread, intervals[*index].path))
+        });
+        let innermost: Vec<_> = innermost.collect();
+        let now = match innermost[..] {
+            [] => Open::None,
+            [(thread, path)] => Open::One(thread, path),
+            _ => Open::Several(innermost),
         };
-        if steps.last().map(|step| step.path) != Some(path) {
-            steps.push(Step { id, path });
+        if steps.last().map(|step| &step.open) != Some(&now) {
+            steps.push(Step { id, open: now });
         }
     }
     steps
@@ -244,6 +291,25 @@ mod tests {
     fn several_threads_give_none() {
         let paths = paths(&[(10, 40, 1, 0, "a"), (20, 60, 2, 0, "b"), (30, 50, 1, 0, "c")]);
         assert_eq!(found(&paths, &[15, 25, 35, 45, 55, 65]), ["a", "-", "-", "-", "b", "-"]);
+    }
+
+    #[test]
+    fn a_launch_has_the_ranges_of_its_thread_where_calls_say_it() {
+        let ranges = [(10, 40, 1, 0, "a"), (20, 60, 2, 0, "b"), (70, 90, 1, 0, "c")];
+        let mut known = paths(&ranges);
+        known.0.know(CallThreads::of(vec![
+            (15, 1),
+            (16, 3),
+            (25, 1),
+            (26, 2),
+            (27, 3),
+            (75, 3),
+        ]));
+        let expected = ["a", "-", "a", "b", "-", "-", "c"];
+        assert_eq!(found(&known, &[15, 16, 25, 26, 27, 75, 80]), expected, "80: not known");
+        let mut other = paths(&ranges);
+        other.0.know(CallThreads::of(vec![(15, 77), (16, 88)]));
+        assert_eq!(found(&other, &[15, 16, 25]), ["a", "a", "-"], "other numbers");
     }
 
     #[test]
