@@ -1,16 +1,11 @@
 //! How a process may end, and what is on disk then: the session opens, whatever happened.
 
-use std::time::Duration;
-
-use colonel::schema::manifest::{ProcessState, SessionState};
-use colonel::session::now_ns;
+use colonel::schema::manifest::{Process, ProcessState, SessionState};
 use nix::sys::signal::Signal;
 
 use crate::hosts::host;
 use crate::run::{Ended, decode};
 use crate::session::Session;
-
-const SECOND: i64 = 1_000_000_000;
 
 /// `colonel show` opens it and has the same kernels.
 #[track_caller]
@@ -123,28 +118,24 @@ fn assert_cut_off(session: &Session) {
     }
 }
 
-/// Kills a process in mid-capture; returns when that was.
-fn kill_in_mid_capture(signal: Signal, code: i32) -> (Ended, i64) {
+/// Kills a process in mid-capture; returns how many kernels were on disk by then.
+fn kill_in_mid_capture(signal: Signal, code: i32) -> (Ended, u64) {
     let mut running = decode("--steps 1000000 --kernels 24 --graph --step-us 4000").start();
-    let pid = running
-        .process("it captures", |process| process.state == ProcessState::Capturing)
-        .pid;
-    std::thread::sleep(Duration::from_secs(4));
-    let killed_ns = now_ns();
-    running.signal(pid, signal);
-    (running.end().assert_code(code), killed_ns)
+    let on_disk = |process: &Process| process.rows.get("kernels").copied().unwrap_or_default();
+    let some = running.process("kernels are on disk", |process| on_disk(process) >= 110 * 24);
+    // They come as the capture goes on, however fast the machine is.
+    let more = running.process("more are", |process| on_disk(process) > on_disk(&some));
+    running.signal(more.pid, signal);
+    (running.end().assert_code(code), on_disk(&more))
 }
 
-/// Everything older than a moment before the kill is there: each graph launch with all its kernels.
+/// What was on disk before the kill is there: each graph launch with all its kernels.
 fn assert_only_the_last_moment_is_lost(signal: Signal, code: i32) {
-    let (ended, killed_ns) = kill_in_mid_capture(signal, code);
+    let (ended, on_disk) = kill_in_mid_capture(signal, code);
     let session = ended.session();
     assert_cut_off(&session);
     let kernels = session.table("kernels");
-    let last = *kernels.all("start_ns").iter().max().unwrap();
-    let gap = killed_ns - i64::try_from(last).unwrap();
-    // A second and a quarter by design; the rest is for a busy machine.
-    assert!(gap < 2 * SECOND, "the newest row is {gap} ns older than the kill");
+    assert!(kernels.len() as u64 >= on_disk, "{} of {on_disk}", kernels.len());
     let mut launches = kernels.tally("correlation_id");
     launches.pop_last();
     assert!(launches.len() > 100, "{}", launches.len());

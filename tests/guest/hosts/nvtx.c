@@ -15,6 +15,7 @@
      CNAME    names category 3, of both domains
      g…       makes and launches graphs: see graphs.h    K  ends by SIGKILL
      1WORD    does the word on a second thread     Q   ends that thread
+     H        holds on until there is a file `go` in its folder
    Prints what NVTX returns. */
 #include "cuda.h"
 #include "nvtx.h"
@@ -189,6 +190,10 @@ static void act(const char *word) {
     case 'F': fflush(stdout); fork(); break;
     case 'g': graph_word(word); break;
     case 'K': raise(SIGKILL); break;
+    case 'H':
+        while (access("go", F_OK) != 0)
+            usleep(1000);
+        break;
     case 'L': now = libraries + 1; nvtx_initialize(now); break;
     case 'C':
         DO(now->core, 12, void (*)(uint32_t, const char *), 3, word + 1);
