@@ -7,6 +7,9 @@ use libloading::os::unix::Library;
 
 type Status = c_int;
 
+/// `CU_STREAM_CAPTURE_MODE_RELAXED`.
+const CAPTURE_MODE_RELAXED: c_int = 2;
+
 /// The functions of the mapped libcuda that tell.
 pub(super) struct Contexts {
     count: unsafe extern "C" fn(*mut c_int) -> Status,
@@ -15,6 +18,7 @@ pub(super) struct Contexts {
 }
 
 impl Contexts {
+    /// For the calling thread.
     pub(super) fn of_mapped_driver() -> Option<Contexts> {
         // SAFETY: takes the copy that is mapped, or none; symbols of these names in libcuda have these types.
         unsafe {
@@ -24,6 +28,13 @@ impl Contexts {
                 get: *library.get(b"cuDeviceGet\0").ok()?,
                 state: *library.get(b"cuDevicePrimaryCtxGetState\0").ok()?,
             };
+            // What CUPTI does on this thread must not spoil a capture of the program's, on another one, of mode global.
+            let exchange =
+                library.get::<unsafe extern "C" fn(*mut c_int) -> Status>(b"cuThreadExchangeStreamCaptureMode\0");
+            if let Ok(exchange) = exchange {
+                let mut mode = CAPTURE_MODE_RELAXED;
+                exchange(&raw mut mode);
+            }
             std::mem::forget(library);
             Some(contexts)
         }

@@ -33,6 +33,8 @@ const MAX_INTERVAL_NS: u64 = 1_000_000;
 const MAX_FILE_BYTES: u64 = 16 << 30;
 /// Fetches are this far apart at most, and at least.
 const FETCH_EVERY: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
+/// Images of a fetch at most, so that a thread that can't keep up still sees a window close.
+const IMAGES_AT_ONCE: usize = 8;
 /// Speed before size: the data are mostly zeros, and this runs beside the program.
 const COMPRESSION_LEVEL: i32 = -3;
 
@@ -51,6 +53,16 @@ pub(super) struct Device {
     runs: bool,
     spent: Spent,
     pub(super) state: Sampled,
+}
+
+/// What the hardware had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fetched {
+    All,
+    /// More than an image holds.
+    More,
+    /// More than its buffer holds.
+    Overflow,
 }
 
 /// Where the thread's time goes, for `COLONEL_LOG`.
@@ -163,7 +175,7 @@ impl Device {
         }
         let ordinal = self.state.device_id;
         let stopped = self.sampling.stop();
-        self.fetch_all()?;
+        self.fetch_rest()?;
         self.keep(&Frame::Event(Event::Stopped { time_ns: now_ns() }))?;
         log!("device {ordinal}: {} samples, {:?}", self.state.samples, self.spent);
         stopped.map_err(|failure| refusals::failed(&failure, ordinal))
@@ -171,8 +183,12 @@ impl Device {
 
     /// Fetches the samples that the hardware has; where it had no room for more, sampling goes on at a longer interval.
     pub(super) fn fetch(&mut self) -> Result<(), Refusal> {
-        if self.runs && self.fetch_all()? {
-            self.slow_down()?;
+        for _ in 0..IMAGES_AT_ONCE {
+            match self.fetch_image()? {
+                Fetched::All => break,
+                Fetched::More => {}
+                Fetched::Overflow => return self.slow_down(),
+            }
         }
         Ok(())
     }
@@ -183,30 +199,33 @@ impl Device {
         Duration::from_nanos(full / 4 * 3).clamp(FETCH_EVERY[0], FETCH_EVERY[1])
     }
 
-    /// True if the hardware buffer had been full.
-    fn fetch_all(&mut self) -> Result<bool, Refusal> {
+    /// Fetches what is left, once sampling has stopped.
+    fn fetch_rest(&mut self) -> Result<(), Refusal> {
+        while self.fetch_image()? != Fetched::All {}
+        Ok(())
+    }
+
+    fn fetch_image(&mut self) -> Result<Fetched, Refusal> {
         let ordinal = self.state.device_id;
         let failed = |failure| refusals::failed(&failure, ordinal);
-        let mut overflow = false;
-        loop {
+        let started = Instant::now();
+        self.image.copy_from_slice(&self.blank);
+        let decoded = self.sampling.decode(&mut self.image).map_err(failed)?;
+        let count = self.sampling.completed(&self.image).map_err(failed)?;
+        self.spent.decoding += started.elapsed();
+        if count > 0 {
             let started = Instant::now();
-            self.image.copy_from_slice(&self.blank);
-            let decoded = self.sampling.decode(&mut self.image).map_err(failed)?;
-            overflow |= decoded.overflow;
-            let count = self.sampling.completed(&self.image).map_err(failed)?;
-            self.spent.decoding += started.elapsed();
-            if count > 0 {
-                let started = Instant::now();
-                let times: Result<Vec<(u64, u64)>, _> = (0..count)
-                    .map(|sample| self.sampling.sample_times(&self.image, sample))
-                    .collect();
-                self.spent.asking_times += started.elapsed();
-                self.store(times.map_err(failed)?)?;
-            }
-            if decoded.stop_reason != DECODE_STOPPED_IMAGE_FULL || count == 0 {
-                return Ok(overflow);
-            }
+            let times: Result<Vec<(u64, u64)>, _> = (0..count)
+                .map(|sample| self.sampling.sample_times(&self.image, sample))
+                .collect();
+            self.spent.asking_times += started.elapsed();
+            self.store(times.map_err(failed)?)?;
         }
+        Ok(match decoded.stop_reason {
+            _ if decoded.overflow && self.runs => Fetched::Overflow,
+            DECODE_STOPPED_IMAGE_FULL if count > 0 => Fetched::More,
+            _ => Fetched::All,
+        })
     }
 
     fn store(&mut self, times: Vec<(u64, u64)>) -> Result<(), Refusal> {
@@ -248,8 +267,8 @@ impl Device {
         let ordinal = self.state.device_id;
         let stopped_ns = now_ns();
         let _ = self.sampling.stop();
-        self.fetch_all()?;
         self.runs = false;
+        self.fetch_rest()?;
         let interval = self.state.interval_ns;
         self.state.interval_ns = (interval * 2).clamp(interval, interval.max(MAX_INTERVAL_NS));
         log!(
