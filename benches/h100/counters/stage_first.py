@@ -153,11 +153,14 @@ class First:
     def paired(self, configurations: dict[str, list[str] | None], seconds: float) -> dict:
         """The loop's step in turns, unprofiled and under each configuration, in processes side by side."""
         served = {}
+        folders = []
         for name, options in configurations.items():
             command = [self.loop, "--serve"]
             if options is not None:
-                gate = ["--gate", "profiler", *options]
-                command = self.colonel.command(self.colonel.sessions_dir(), gate, command)
+                # Evaluating is measured elsewhere.
+                gate = ["--gate", "profiler", "--no-analyze", *options]
+                folders.append(self.colonel.sessions_dir())
+                command = self.colonel.command(folders[-1], gate, command)
             served[name] = Served([*pin(), *command], self.colonel.environment(), self.scratch / f"{name}.log")
         for one in served.values():
             one.read(90)
@@ -193,9 +196,7 @@ class First:
                 pair = (("records_counters", "window"), ("records", "window"))
                 found[mode]["ratios"]["records_counters / records"] = ratio([rounds], *pair, mode, 1000)
         found["sessions"] = [
-            cost(session) | session.figures()
-            for folder in sorted(self.scratch.glob("sessions_*"))[-(len(configurations) - 1) :]
-            if (session := common.session_in(folder))
+            cost(session) | session.figures() for folder in folders if (session := common.session_in(folder))
         ]
         found["ok"] = all(code == 0 for code in ends.values()) and len(rounds) > 2
         return found
