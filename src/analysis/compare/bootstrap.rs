@@ -18,7 +18,7 @@ const BLOCKS: usize = 4;
 /// Steps without which there is no interval: blocks of two, three of them.
 pub(crate) const LEAST_STEPS: u64 = 6;
 /// Sessions drawn.
-const DRAWS: usize = 2_000;
+const DRAWS: usize = 1_000;
 /// The same numbers each time.
 const SEED: u64 = 20_261_124;
 /// Probability of the interval.

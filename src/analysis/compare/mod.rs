@@ -12,6 +12,8 @@ mod gather;
 mod matching;
 mod rows;
 mod sides;
+#[cfg(test)]
+mod simulated;
 
 use serde::Serialize;
 
