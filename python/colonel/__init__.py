@@ -4,6 +4,7 @@
 `colonel.profiling.vllm.profile_region`.
 """
 
+from colonel.comparison import Comparison, compare
 from colonel.errors import (
     CaptureWarning,
     ColonelError,
@@ -18,6 +19,7 @@ from colonel.version import __version__
 __all__ = [
     "CaptureWarning",
     "ColonelError",
+    "Comparison",
     "NoSessionError",
     "NoWorkerError",
     "Session",
@@ -25,5 +27,6 @@ __all__ = [
     "SessionReadError",
     "Window",
     "__version__",
+    "compare",
     "open",
 ]

@@ -114,9 +114,6 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             answer(&format!("{}\n", path.display()))?;
         }
     }
-    for problem in &comparison.problems {
-        talk(&problem.message);
-    }
     let Some(limit) = args.fail_on_regression else {
         return Ok(ExitCode::SUCCESS);
     };

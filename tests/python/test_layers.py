@@ -36,6 +36,10 @@ def show(made: dict, by: str) -> dict:
 
 @pytest.fixture(scope="module")
 def kernels(made: dict) -> duckdb.DuckDBPyConnection:
+    return cut_steps(made["session"])
+
+
+def cut_steps(session: str) -> duckdb.DuckDBPyConnection:
     """Table `k`: kernels in order of start, with number of layer and step.
 
     A pass begins where the layer falls; between two passes, the longest wait begins the next step.
@@ -46,7 +50,7 @@ def kernels(made: dict) -> duckdb.DuckDBPyConnection:
         select row_number() over (order by start_ns) as rn, start_ns, end_ns, end_ns - start_ns as d, name,
             try_cast(layer as int) as layer, nvtx_path,
             start_ns - max(end_ns) over (order by start_ns rows between unbounded preceding and 1 preceding) as gap
-        from '{made["session"]}/kernels/**/*.parquet'
+        from '{session}/kernels/**/*.parquet'
     """)
     db.sql("""
         create table passes as

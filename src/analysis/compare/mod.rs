@@ -83,6 +83,8 @@ impl Comparison {
         let mut comparison = Self::of_sides([&a, &b], by);
         let manifests = sessions.map(Session::manifest);
         comparison.warnings = sides::warnings(manifests, [&a, &b]);
+        let broken = problems.iter().map(|problem| problem.message.clone());
+        comparison.warnings.extend(broken);
         comparison.cost = manifests.map(Cost::of);
         if manifests.iter().any(|manifest: &&Manifest| manifest.evaluator == "ncu") {
             comparison.why_no_interval = Some(sides::WHY_NCU.to_owned());
