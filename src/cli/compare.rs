@@ -11,7 +11,7 @@ use super::output::{answer, answer_json, talk};
 use super::report::{refuse, write};
 use super::sessions_dir::SessionsDirArgs;
 use crate::analysis::Comparison;
-use crate::analysis::compare::{By, Regression};
+use crate::analysis::compare::{By, Regression, Unit};
 use crate::report::{CompareJson, Compared, compare_html, compare_markdown, compare_text, terminal_width};
 use crate::session::{SESSION_CHANGED, Selection, Session, SessionsDir};
 
@@ -174,6 +174,12 @@ fn read(args: &Args, sessions: &SessionsDir) -> anyhow::Result<([Session; 2], Co
             .problems
             .iter()
             .any(|problem| problem.code == SESSION_CHANGED);
+        if by != By::Kernel && comparison.unit == Unit::Launch {
+            bail!(
+                "layers and kinds of steps need steps in both sessions; `colonel show --by step` says of each which it has, and \
+                 what gives them"
+            );
+        }
         if !changed || attempt == ATTEMPTS {
             return Ok(([a, b], comparison));
         }

@@ -201,6 +201,10 @@ impl Figures {
     }
 
     fn kernels_in_all(&self) -> Change {
+        let is_of_both = |pair: &Pair| pair.a.is_some() && pair.b.is_some();
+        if self.unit == Unit::Launch && !self.pairs.iter().any(is_of_both) {
+            return Change::default();
+        }
         let last = |side: &Vec<Spread>| side.last().copied().unwrap_or_default();
         Change::of_both(&last(&self.of_sides[0]), &last(&self.of_sides[1])).0
     }

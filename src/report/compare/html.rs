@@ -56,7 +56,7 @@ fn line(what: &str, change: &Change) -> Value {
     json!({
         "what": what,
         "change": changed(change),
-        "verdict": change.verdict.map_or(words::NONE, Verdict::word),
+        "verdict": change.verdict.unwrap_or(Verdict::CannotTell).word(),
     })
 }
 

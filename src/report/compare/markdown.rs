@@ -36,7 +36,7 @@ pub fn compare_markdown(compared: Compared<'_>) -> String {
             difference(change.difference_ns),
             relative(change.relative),
             interval(change),
-            change.verdict.map_or(NONE, Verdict::word)
+            change.verdict.unwrap_or(Verdict::CannotTell).word()
         );
     }
     for note in notes(comparison) {

@@ -91,7 +91,7 @@ fn in_all_row(what: &str, change: &Change) -> Vec<String> {
         difference(change.difference_ns),
         relative(change.relative),
         interval(change),
-        change.verdict.map_or(NONE, Verdict::word).to_owned(),
+        change.verdict.unwrap_or(Verdict::CannotTell).word().to_owned(),
     ]
 }
 
