@@ -135,7 +135,7 @@ fn assert_only_the_last_moment_is_lost(signal: Signal, code: i32) {
     let session = ended.session();
     assert_cut_off(&session);
     let kernels = session.table("kernels");
-    assert!(kernels.len() as u64 >= on_disk, "{} of {on_disk}", kernels.len());
+    assert!(kernels.len() >= on_disk, "{} of {on_disk}", kernels.len());
     let mut launches = kernels.tally("correlation_id");
     launches.pop_last();
     assert!(launches.len() > 100, "{}", launches.len());
