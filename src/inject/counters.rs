@@ -53,7 +53,7 @@ struct Wish {
     wanted: bool,
     /// The process ends.
     ends: bool,
-    /// What a window counted is not all on disk yet.
+    /// What a window counted is not all on disk yet, or a process that ends has not got its devices back.
     at_work: bool,
     /// The thread runs, or has given up.
     started: bool,
@@ -78,7 +78,8 @@ impl Counters {
         };
         self.changed.notify_all();
         if is_new {
-            threads::spawn("colonel-counters", move || Sampler::new(guest).run())?;
+            let spawned = threads::spawn("colonel-counters", move || Sampler::new(guest).run());
+            return spawned.inspect_err(|_| self.give_up());
         }
         Ok(())
     }
@@ -89,11 +90,13 @@ impl Counters {
         self.changed.notify_all();
     }
 
-    /// The process ends: devices are given back.
+    /// The process ends: devices are given back, for which it is to [`wait`](Counters::wait). CUPTI must not be called
+    /// while it is torn down.
     pub(crate) fn end(&self) {
         let mut wish = lock(&self.wish);
         wish.wanted = false;
         wish.ends = true;
+        wish.at_work = wish.started && !wish.given_up;
         drop(wish);
         self.changed.notify_all();
     }
@@ -135,10 +138,16 @@ impl Counters {
     }
 
     /// Nothing is left to do for closed windows.
-    fn rest(&self) {
+    fn rest_unless_ending(&self) {
         let mut wish = lock(&self.wish);
-        wish.at_work = wish.wanted;
+        wish.at_work = wish.wanted || wish.ends;
         drop(wish);
+        self.changed.notify_all();
+    }
+
+    /// Nothing is left to do at all.
+    fn rest(&self) {
+        lock(&self.wish).at_work = false;
         self.changed.notify_all();
     }
 
@@ -206,14 +215,15 @@ impl Sampler {
         loop {
             self.refused.clear();
             self.window(&tools, wanted);
-            counters.rest();
+            counters.rest_unless_ending();
             let next = counters.next_window(Some(KEEP)).or_else(|| {
                 // Others may want to count meanwhile.
                 self.devices.clear();
                 counters.next_window(None)
             });
             if next != Some(true) {
-                return;
+                self.devices.clear();
+                return counters.rest();
             }
         }
     }

@@ -195,7 +195,10 @@ impl Device {
 
     /// How long the next fetch may wait: until an image is almost full.
     pub(super) fn rest(&self) -> Duration {
-        let full = self.state.interval_ns * u64::from(self.state.image_samples);
+        let full = self
+            .state
+            .interval_ns
+            .saturating_mul(u64::from(self.state.image_samples));
         Duration::from_nanos(full / 4 * 3).clamp(FETCH_EVERY[0], FETCH_EVERY[1])
     }
 
@@ -270,7 +273,7 @@ impl Device {
         self.runs = false;
         self.fetch_rest()?;
         let interval = self.state.interval_ns;
-        self.state.interval_ns = (interval * 2).clamp(interval, interval.max(MAX_INTERVAL_NS));
+        self.state.interval_ns = interval.saturating_mul(2).min(interval.max(MAX_INTERVAL_NS));
         log!(
             "device {ordinal}: hardware buffer full, samples every {} ns from now on",
             self.state.interval_ns

@@ -13,6 +13,7 @@ use super::sampler::Sampler;
 use crate::api::{exports, without_driver};
 use crate::driver::attach;
 use crate::faults::faults;
+use crate::teardown::die_if_torn_down;
 use crate::version::api_version;
 
 /// Profiler hosts and samplers by their handles.
@@ -246,6 +247,7 @@ exports! {
         Ok(())
     }
     fn cuptiPmSamplingDisable(pointer: *mut PmDisable) {
+        die_if_torn_down("cuptiPmSamplingDisable");
         samplers().remove(&(params(pointer)?.object as usize)).map(|_| ()).ok_or(ERROR_INVALID_PARAMETER)
     }
     fn cuptiPmSamplingSetConfig(pointer: *mut PmSetConfig) {
@@ -305,6 +307,7 @@ exports! {
         })
     }
     fn cuptiPmSamplingDecodeData(pointer: *mut PmDecodeData) {
+        die_if_torn_down("cuptiPmSamplingDecodeData");
         let params = params(pointer)?;
         let image = bytes_mut(params.image, params.size)?;
         let data = Data::read(image).ok_or(ERROR_INVALID_PARAMETER)?;
