@@ -12,9 +12,11 @@ use arrow_array::{Array as _, StringArray};
 use colonel::analysis::{LayerSummary, Phase};
 use colonel::schema::columns::TableBuilder as _;
 use colonel::schema::tables::KernelsBuilder;
+use colonel::session::synthetic::bottlenecks;
 use colonel::session::synthetic::model::{Engine, Launched, Model};
 use colonel::session::synthetic::{SyntheticGuest, model_kernels};
 use colonel::session::{NewSession, Session, SessionWriter, SessionsDir};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 const CREATED_NS: i64 = 1_795_497_123_000_000_000;
 
@@ -147,6 +149,46 @@ fn compaction_writes_what_a_reader_would_find() {
                 assert_eq!(written, launched.iter().filter_map(by_structure).count());
             }
         }
+    }
+}
+
+/// Kernels of a file, row by row, in order of start.
+fn rows_of(files: &[PathBuf]) -> Vec<String> {
+    let mut rows = Vec::new();
+    for file in files {
+        let file = fs::File::open(file).unwrap();
+        for batch in ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap() {
+            let batch = batch.unwrap();
+            rows.extend((0..batch.num_rows()).map(|row| format!("{:?}", KernelsBuilder::row(&batch, row))));
+        }
+    }
+    rows
+}
+
+#[test]
+fn readers_of_files_get_the_columns_that_compaction_would_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = SessionsDir::resolve(Some(folder.path())).unwrap();
+    let mut writer = SessionWriter::create(&dir, NewSession::default()).unwrap();
+    bottlenecks::write(writer.path(), CREATED_NS).unwrap();
+    writer.seal(None, &mut |_, _, _| {}).unwrap();
+    let filled = folder.path().join("filled");
+    let (files, problems) = Session::load(writer.path()).unwrap().write_kernels(&filled).unwrap();
+    assert!(problems.is_empty(), "{problems:?}");
+    let filled = rows_of(&files);
+    writer.compact(&mut |_, _, _| {}).unwrap();
+    let table = writer.path().join("kernels");
+    let compacted = bottlenecks::PIDS.map(|pid| table.join(format!("{pid}-1/000001.parquet")));
+    assert_eq!(filled, rows_of(&compacted));
+    for column in [
+        "nvtx_path",
+        "layer",
+        "layer_source",
+        "waves",
+        "theoretical_occupancy_pct",
+    ] {
+        let some = format!(" {column}: Some(");
+        assert!(filled.iter().any(|row| row.contains(&some)), "{column}");
     }
 }
 

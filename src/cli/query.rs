@@ -81,21 +81,22 @@ impl Format {
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (sessions, sql) = (sessions(args)?, sql(args)?);
-    let views = Views::of(&sessions)?;
-    for problem in &views.problems {
-        talk(&problem.message);
-    }
-    for session in &sessions {
-        let manifest = session.manifest();
-        if manifest.state != SessionState::Compacted {
-            let id = &manifest.id;
+    let views = Views::of(&sessions, None)?;
+    let is_raw = |session: &Session| session.manifest().state != SessionState::Compacted;
+    let raw: Vec<_> = sessions.iter().filter(|session| is_raw(session)).collect();
+    let tell_problems = |views: &Views| views.problems.iter().for_each(|problem| talk(&problem.message));
+    let tell_of_files = || {
+        tell_problems(&views);
+        for session in &raw {
+            let id = &session.manifest().id;
             talk(&format!(
-                "session {id} is not compacted: `layer`, `waves` and `nvtx_path` are null in it"
+                "session {id} is not compacted: `layer`, `waves` and `nvtx_path` are null in its files"
             ));
         }
-    }
+    };
     let pasted = || format!("{}\n{}\n", views.sql, sql.trim_end());
     if args.print_sql {
+        tell_of_files();
         answer(&pasted())?;
         return Ok(ExitCode::from(exit_code::YES));
     }
@@ -118,12 +119,20 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .map(|path| Target::new(path, args.force))
         .transpose()?;
     let Some(engine) = Engine::find() else {
+        tell_of_files();
         bail!(
             "`query` needs DuckDB: `pip install \"colonel[sql]\"`, or put a `duckdb` on the PATH. Or paste this into a \
              DuckDB elsewhere:\n\n{}",
             pasted()
         );
     };
+    let asks_kernels = sql.to_ascii_lowercase().contains("kernels");
+    let filled = (asks_kernels && !raw.is_empty()).then(tempfile::tempdir).transpose()?;
+    let views = match &filled {
+        Some(folder) => Views::of(&sessions, Some(folder.path()))?,
+        None => views,
+    };
+    tell_problems(&views);
     let query = Query {
         engine,
         views: &views.sql,

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 
 use arrow_schema::DataType;
 
 use crate::schema::columns::Table;
-use crate::schema::manifest::{Loss, Problem};
+use crate::schema::manifest::{Loss, Problem, SessionState};
 use crate::schema::tables;
 use crate::session::{Session, SessionError};
 
@@ -22,7 +23,10 @@ pub struct Views {
 impl Views {
     /// One view a table, also where no session has it, with all columns of the definition and the column `session` in
     /// front.
-    pub fn of(sessions: &[Session]) -> Result<Self, SessionError> {
+    ///
+    /// Of a session that was not compacted the files of `kernels` lack columns: with a folder to write them to, they are
+    /// filled in.
+    pub fn of(sessions: &[Session], folder: Option<&Path>) -> Result<Self, SessionError> {
         let names = names(sessions);
         let mut views = Self {
             sql: String::new(),
@@ -30,11 +34,15 @@ impl Views {
         };
         for table in tables::all() {
             let mut sources = vec![no_rows(&table)];
-            for (session, name) in sessions.iter().zip(&names) {
+            for (number, (session, name)) in sessions.iter().zip(&names).enumerate() {
+                let is_filled = table.name != "kernels" || session.manifest().state == SessionState::Compacted;
+                let folder = folder
+                    .filter(|_| !is_filled)
+                    .map(|folder| folder.join(number.to_string()));
                 let source = match table.name {
                     // The files have what a guest saw; the manifest also has what was found missing later.
                     "losses" => losses(&session.manifest().losses, name),
-                    _ => views.files(session, name, table.name)?,
+                    _ => views.files(session, name, table.name, folder.as_deref())?,
                 };
                 sources.extend(source);
             }
@@ -45,15 +53,27 @@ impl Views {
     }
 
     /// Rows of a table of a session, if it has files.
-    fn files(&mut self, session: &Session, name: &str, table: &str) -> Result<Option<String>, SessionError> {
-        let parts = session.parts(table)?;
-        self.problems.extend(parts.problems);
-        let mut files: Vec<_> = parts.parts.iter().map(|part| part.path().to_string_lossy()).collect();
+    fn files(
+        &mut self,
+        session: &Session,
+        name: &str,
+        table: &str,
+        folder: Option<&Path>,
+    ) -> Result<Option<String>, SessionError> {
+        let (mut files, problems) = match folder {
+            Some(folder) => session.write_kernels(folder)?,
+            None => {
+                let parts = session.parts(table)?;
+                let files = parts.parts.iter().map(|part| part.path().to_owned());
+                (files.collect(), parts.problems)
+            }
+        };
+        self.problems.extend(problems);
         files.dedup();
         if files.is_empty() {
             return Ok(None);
         }
-        let files: Vec<_> = files.iter().map(|file| quoted(file)).collect();
+        let files: Vec<_> = files.iter().map(|file| quoted(&file.to_string_lossy())).collect();
         Ok(Some(format!(
             "SELECT {} AS session, * FROM read_parquet([{}], union_by_name = true)",
             quoted(name),

@@ -12,29 +12,49 @@ use arrow_schema::ArrowError;
 use crate::session::devices::Devices;
 use crate::session::occupancy::{Launch, Occupancy};
 
+/// Columns that are filled in.
+pub(crate) const FILLED: [&str; 2] = ["waves", "theoretical_occupancy_pct"];
+
+/// Columns that a batch must have for that.
+pub(crate) const NEEDED: [&str; 13] = [
+    "pid",
+    "device_id",
+    "grid_x",
+    "grid_y",
+    "grid_z",
+    "block_x",
+    "block_y",
+    "block_z",
+    "registers_per_thread",
+    "static_shared_bytes",
+    "dynamic_shared_bytes",
+    FILLED[0],
+    FILLED[1],
+];
+
 /// Fills the columns in; null where the device is not known or the launch makes no sense.
 #[derive(Debug)]
-pub(crate) struct Annotator<'a> {
-    devices: &'a Devices,
+pub(crate) struct Annotator {
+    devices: Devices,
     known: HashMap<(u32, u32, Launch), Option<Occupancy>>,
 }
 
-impl<'a> Annotator<'a> {
+impl Annotator {
     /// For kernels of any process.
-    pub(crate) fn new(devices: &'a Devices) -> Self {
+    pub(crate) fn new(devices: Devices) -> Self {
         Self {
             devices,
             known: HashMap::new(),
         }
     }
 
-    /// The batch, which has all columns of `kernels`, with the columns computed anew.
+    /// The batch, which has the columns of [`NEEDED`], with the columns computed anew.
     pub(crate) fn annotate(&mut self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
         let index = |name: &str| batch.schema_ref().index_of(name);
         let (waves, percent) = self.columns(batch)?;
         let mut columns = batch.columns().to_vec();
-        columns[index("waves")?] = waves;
-        columns[index("theoretical_occupancy_pct")?] = percent;
+        columns[index(FILLED[0])?] = waves;
+        columns[index(FILLED[1])?] = percent;
         RecordBatch::try_new(batch.schema(), columns)
     }
 

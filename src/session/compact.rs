@@ -5,18 +5,15 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use arrow_array::RecordBatch;
-use arrow_schema::ArrowError;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use parquet::errors::ParquetError;
 
 use crate::schema::columns::Table;
 use crate::schema::manifest::{Problem, Session as Manifest, SessionState};
 use crate::schema::tables;
-use crate::session::annotate::Annotator;
 use crate::session::devices::Devices;
 use crate::session::files::{self, ProcessFolder};
-use crate::session::kernel_paths::KernelPaths;
-use crate::session::layered::LayerFiller;
+use crate::session::kernel_columns::KernelColumns;
 use crate::session::scan::{Parts, folder_parts};
 use crate::session::sorted::SortedScan;
 use crate::session::table_writer::TableWriter;
@@ -77,19 +74,6 @@ pub(crate) fn compact(
     Ok(())
 }
 
-/// Columns of one process's kernels that need other tables, or all kernels.
-struct KernelColumns<'a> {
-    annotator: Annotator<'a>,
-    paths: KernelPaths,
-    layers: LayerFiller,
-}
-
-impl KernelColumns<'_> {
-    fn fill(&mut self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-        self.layers.fill(self.paths.fill(&self.annotator.annotate(batch)?)?)
-    }
-}
-
 struct Compaction<'a> {
     session: &'a Path,
     table: &'a Table,
@@ -97,7 +81,7 @@ struct Compaction<'a> {
     written: u64,
 }
 
-impl<'a> Compaction<'a> {
+impl Compaction<'_> {
     fn folder(&mut self, folder: &ProcessFolder, progress: &mut dyn FnMut(u64)) -> Result<(), SessionError> {
         let parts = folder_parts(folder).map_err(SessionError::io("read", &folder.path))?;
         if let Some(problem) = parts.problems.first() {
@@ -114,7 +98,19 @@ impl<'a> Compaction<'a> {
         let new = self.make_work_folder(folder)?;
         let file = new.join("000001.parquet");
         // Nothing is written yet, but whoever wants to stop is heard.
-        let mut columns = self.kernel_columns(folder, &parts, &mut || progress(0))?;
+        let mut columns = match self.table.name {
+            "kernels" => {
+                let looked = &mut || progress(0);
+                Some(KernelColumns::new(
+                    self.session,
+                    folder.process,
+                    &parts,
+                    Some(self.devices),
+                    looked,
+                )?)
+            }
+            _ => None,
+        };
         let result = self
             .write(&file, parts, columns.as_mut(), progress)
             .and_then(|()| check_rows(&file, &folder.path, expected));
@@ -165,30 +161,11 @@ impl<'a> Compaction<'a> {
         Ok(new)
     }
 
-    /// What fills in the columns of `kernels` that need the whole.
-    fn kernel_columns(
-        &self,
-        folder: &ProcessFolder,
-        parts: &Parts,
-        looked: &mut dyn FnMut(),
-    ) -> Result<Option<KernelColumns<'a>>, SessionError> {
-        if self.table.name != "kernels" {
-            return Ok(None);
-        }
-        let paths = KernelPaths::read(self.session, folder.process).map_err(SessionError::io("read", self.session))?;
-        let layers = LayerFiller::new(parts.clone(), &paths, looked);
-        Ok(Some(KernelColumns {
-            annotator: Annotator::new(self.devices),
-            layers: layers.map_err(SessionError::parquet(&folder.path))?,
-            paths,
-        }))
-    }
-
     fn write(
         &mut self,
         path: &Path,
         parts: Parts,
-        mut columns: Option<&mut KernelColumns<'_>>,
+        mut columns: Option<&mut KernelColumns>,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), SessionError> {
         let failed = |error: ParquetError| SessionError::parquet(path)(error);

@@ -9,15 +9,15 @@ use arrow_array::builder::StringDictionaryBuilder;
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::Int32Type;
 use arrow_schema::ArrowError;
-use parquet::errors::ParquetError;
 
 use crate::schema::manifest::{Problem, SessionState};
-use crate::session::kernel_paths::{KernelPaths, NEEDED};
+use crate::session::kernel_columns::{KernelColumns, wants_devices, with_needed};
+use crate::session::kernel_paths::KernelPaths;
 use crate::session::layer_names::Stacks;
 use crate::session::model_part::{PATHS, Part, PathParts};
 use crate::session::scan::{Parts, Scan, wanted_schema};
 use crate::session::sorted::SortedScan;
-use crate::session::structure::{COLUMNS, Finder, Lookup, Spot};
+use crate::session::structure::{Finder, Lookup, Spot};
 use crate::session::{Session, SessionError};
 
 /// `layer_source` of a layer that ranges name.
@@ -42,7 +42,7 @@ impl LayerFiller {
     pub(crate) fn new(parts: Parts, paths: &KernelPaths, looked: &mut dyn FnMut()) -> Result<Self, ArrowError> {
         let path_parts = PathParts::new(stacks(&parts, paths));
         let mut finder = Finder::new(path_parts.clone());
-        let columns = with_needed(&COLUMNS);
+        let columns = with_needed(&[]);
         for batch in SortedScan::new(parts, wanted_schema("kernels", &columns)) {
             finder.add(&paths.fill(&batch?)?)?;
             looked();
@@ -103,23 +103,12 @@ fn number(texts: &mut Vec<String>, layer: u16) -> &str {
     &texts[layer]
 }
 
-/// These columns, and those that paths and layers need.
-fn with_needed<'a>(columns: &[&'a str]) -> Vec<&'a str> {
-    let mut all = columns.to_vec();
-    for needed in COLUMNS.iter().chain(&NEEDED).chain(&["layer", "layer_source"]) {
-        if !all.contains(needed) {
-            all.push(needed);
-        }
-    }
-    all
-}
-
 /// Kernels of one process in order of start, with their ranges and layers.
 #[derive(Debug)]
 pub struct LayeredScan {
     scan: SortedScan,
     /// Where the columns are not there yet.
-    fillers: Option<(KernelPaths, LayerFiller)>,
+    columns: Option<KernelColumns>,
 }
 
 impl LayeredScan {
@@ -134,15 +123,15 @@ impl Iterator for LayeredScan {
 
     fn next(&mut self) -> Option<Self::Item> {
         let batch = self.scan.next()?;
-        Some(match &mut self.fillers {
-            Some((paths, layers)) => batch.and_then(|batch| layers.fill(paths.fill(&batch)?)),
+        Some(match &mut self.columns {
+            Some(columns) => batch.and_then(|batch| columns.fill(&batch)),
             None => batch,
         })
     }
 }
 
 impl Session {
-    /// A scan a process, with the columns asked for first, and then those that layers need. Also gives the files that could
+    /// A scan a process, with the columns asked for first, and then those that ranges, layers and waves need. Also gives the files that could
     /// not be opened.
     pub fn layered_kernels(&self, columns: &[&str]) -> Result<(Vec<LayeredScan>, Vec<Problem>), SessionError> {
         let Parts { parts, problems } = self.parts("kernels")?;
@@ -151,25 +140,24 @@ impl Session {
             processes.entry(part.process()).or_default().parts.push(part);
         }
         let wanted = wanted_schema("kernels", &with_needed(columns));
+        let devices = wants_devices(columns).then(|| self.devices()).transpose()?;
+        let is_compacted = self.manifest().state == SessionState::Compacted;
         let mut scans = Vec::new();
         for (process, parts) in processes {
-            let path = parts
-                .parts
-                .first()
-                .map_or_else(|| self.path().to_owned(), |part| part.path().to_owned());
-            let fillers = match self.manifest().state {
-                SessionState::Compacted if parts.parts.iter().any(|part| part.has_layers()) => None,
-                _ => {
-                    let paths = KernelPaths::read(self.path(), process);
-                    let paths = paths.map_err(SessionError::io("read", self.path()))?;
-                    let layers = LayerFiller::new(parts.clone(), &paths, &mut || ())
-                        .map_err(|error| SessionError::parquet(&path)(ParquetError::from(error)))?;
-                    Some((paths, layers))
-                }
+            let is_filled = is_compacted && parts.parts.iter().any(|part| part.has_layers());
+            let columns = match is_filled {
+                true => None,
+                false => Some(KernelColumns::new(
+                    self.path(),
+                    process,
+                    &parts,
+                    devices.as_ref(),
+                    &mut || (),
+                )?),
             };
             scans.push(LayeredScan {
                 scan: SortedScan::new(parts, Arc::clone(&wanted)),
-                fillers,
+                columns,
             });
         }
         Ok((scans, problems))

@@ -14,6 +14,7 @@ mod find;
 mod gather;
 mod graph_paths;
 mod interner;
+mod kernel_columns;
 mod kernel_paths;
 mod layer_names;
 mod layered;

@@ -113,3 +113,14 @@ def test_a_reader_that_had_enough_is_no_failure(sessions: Path) -> None:
     assert done.returncode == 0
     assert done.stdout.startswith("session,pid")
     assert "Error" not in done.stderr
+
+
+def test_a_session_that_was_not_compacted_has_all_columns(tmp_path: Path) -> None:
+    said = "SELECT layer, layer_source, count(*) AS n FROM Kernels WHERE layer IS NOT NULL GROUP BY ALL ORDER BY ALL"
+    answers = {}
+    for end in ("compacted", "sealed"):
+        folder = tmp_path / end
+        cargo_run("--example", "synthetic_model", "--", str(folder), "3000", "full", end, "ranges")
+        answers[end] = json.loads(query(folder, said, "--format", "json").stdout)
+    assert answers["sealed"] == answers["compacted"]
+    assert answers["sealed"]
