@@ -3,7 +3,7 @@
 use super::super::flavors::{Flavor, GENERIC};
 use super::super::settings::Gate;
 use super::super::summary::{COUNTERS_ALONE, process_name};
-use crate::schema::manifest::{Exit, Process, ProcessState, Session as Manifest};
+use crate::schema::manifest::{Exit, Problem, Process, ProcessState, Session as Manifest};
 use crate::schema::ranges::PREFIX;
 
 /// The reason; further lines say what to do.
@@ -41,8 +41,7 @@ fn why_none_in_window(flavor: &Flavor, opened: &Process, processes: &[Process]) 
         .windows
         .iter()
         .any(|window| window.trigger == Gate::Profiler.name());
-    // A window that takes records attaches to CUPTI.
-    if opened.attached_ns.is_none() {
+    if took_counters_alone(opened) {
         return COUNTERS_ALONE.to_owned();
     }
     let without = processes.iter().find(|process| process.windows.is_empty());
@@ -58,6 +57,12 @@ fn why_none_in_window(flavor: &Flavor, opened: &Process, processes: &[Process]) 
         ),
         _ => "nothing was launched on a GPU while a window was open".to_owned(),
     }
+}
+
+/// A window that takes records attaches to CUPTI.
+fn took_counters_alone(process: &Process) -> bool {
+    let about_counters = |problem: &Problem| problem.code.starts_with("counters_");
+    process.attached_ns.is_none() && (!process.counters.is_empty() || process.problems.iter().any(about_counters))
 }
 
 fn why_no_window(flavor: &Flavor, manifest: &Manifest) -> String {
