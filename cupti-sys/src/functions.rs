@@ -101,6 +101,8 @@ functions! {
     cuptiActivityGetAttribute(attribute: u32, size: *mut usize, value: *mut c_void);
     /// Writes an `ATTR_*`.
     cuptiActivitySetAttribute(attribute: u32, size: *mut usize, value: *mut c_void);
+    /// How threads are numbered in records, a `THREAD_ID_TYPE_*`; not with several subscribers.
+    cuptiSetThreadIdType(kind: u32);
     /// Bytes of a record in an API version (0: the library's own); since 13.2.
     cuptiActivityGetStructSize(kind: u32, api_version: u32, size: *mut usize);
     /// Kinds turned on, over all subscribers when `subscriber` is null; since 13.2. `size` says how many `kinds` holds

@@ -111,8 +111,10 @@ impl<'a> Launch<'a> {
 }
 
 /// What came of a page.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Launches {
+    /// Metrics that the page has a column for.
+    pub metrics: Vec<String>,
     /// Rows read.
     pub launches: u64,
     /// Of those, without a duration.
@@ -145,6 +147,12 @@ impl Ingest {
             if first == ABOUT[0] {
                 header.names = record.iter().map(str::to_owned).collect();
                 header.units = vec![String::new(); header.names.len()];
+                read.metrics = header
+                    .names
+                    .iter()
+                    .filter(|name| !ABOUT.contains(&name.as_str()))
+                    .cloned()
+                    .collect();
                 continue;
             }
             if header.names.is_empty() {

@@ -391,6 +391,12 @@ impl Attached {
     }
 
     fn set_attributes(&self) {
+        if let Some(number) = self.cupti.functions.cuptiSetThreadIdType {
+            // As the kernel numbers them, as NVTX's ranges have it; by default half of a pthread id. A library that
+            // refuses goes on with that.
+            // SAFETY: takes a number.
+            unsafe { number(THREAD_ID_TYPE_SYSTEM) };
+        }
         let Some(set) = self.cupti.functions.cuptiActivitySetAttribute else {
             return;
         };

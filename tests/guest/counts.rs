@@ -171,6 +171,8 @@ fn api_calls_come_only_when_asked_for_and_join_the_kernels() {
     assert_eq!(launches, ended.count().kernels, "{runtime:?}");
     assert_eq!(runtime.get("cudaMemcpyAsync"), Some(&10), "{runtime:?}");
     assert!(calls.all("return_value").iter().all(|status| *status == 0));
+    // The main thread, as the kernel numbers it.
+    assert_eq!(calls.all("thread_id"), calls.all("pid"));
     let ids = tally(calls.all("correlation_id"));
     let kernels = session.table("kernels").all("correlation_id");
     assert!(

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Stand-in for NVIDIA's ncu: takes the same options, talks as it does, writes a report, prints its raw page.
 
-It "profiles" the same three launches whatever the program does. FAKE_NCU says what goes wrong: permission, metric,
-none, hang_first, hang_later, deaf (hangs and ignores SIGINT), crash, no_report, old.
+It "profiles" the same three launches whatever the program does. FAKE_NCU says what goes wrong: permission, refuse, none,
+hang_first, hang_later, deaf (hangs and ignores SIGINT), crash, no_report, old.
 """
 
 from __future__ import annotations
@@ -96,6 +96,11 @@ def short(name: str) -> str:
 def profile(words: list[str]) -> int:
     program = next(place for place, word in enumerate(words) if not word.startswith("-"))
     options, command = words[:program], words[program:]
+    by_range = option(options, "--replay-mode") in ("range", "app-range")
+    if FAULT == "refuse" or (by_range and option(options, "--profile-from-start") == "off"):
+        # On stdout, whatever --log-file says.
+        print("==ERROR== Option profile-from-start is not supported during range replay.")
+        return 1
     output = option(options, "--export")
     assert output, options
     report = Path(output + ".ncu-rep")
@@ -119,7 +124,6 @@ def profile(words: list[str]) -> int:
         "permission": "ERR_NVGPUCTRPERM - The user does not have permission to access NVIDIA GPU Performance Counters "
         "on the target device 0. For instructions on enabling permissions and to get more information see "
         "https://developer.nvidia.com/ERR_NVGPUCTRPERM",
-        "metric": "Failed to find metric sm__no_such.sum",
     }
     if FAULT in errors:
         code = target.wait()
@@ -141,7 +145,8 @@ def profile(words: list[str]) -> int:
     for number, (name, _, _) in enumerate(LAUNCHES[: 0 if FAULT == "none" else limit]):
         if FAULT == "hang_first":
             return hang()
-        talk.say(f'==PROF== Profiling "{short(name)}" - {number}: 0%', end="")
+        of = f" ({number + 1}/{limit})" if option(options, "--launch-count") else ""
+        talk.say(f'==PROF== Profiling "{short(name)}" - {number}{of}: 0%', end="")
         if FAULT in ("hang_later", "deaf") and number == 1:
             return hang()
         talk.say("....50%....100% - 8 passes")

@@ -241,9 +241,23 @@ fn counters_without_permission_come_with_the_remedy() {
 
 #[test]
 fn a_metric_that_the_gpu_does_not_have_is_named() {
-    let ran = ran("ncu", "metric", &["--ncu-metrics", "sm__no_such.sum"], "true");
-    assert_eq!(ran.codes(), ["ncu_unknown_metric"]);
-    insta::assert_snapshot!(ran.said, @"colonel: session ID  no kernels: ncu: Failed to find metric sm__no_such.sum; `ncu --query-metrics` lists what this GPU has");
+    let metrics = "sm__no_such.sum,sm__inst_executed_pipe_tensor.sum,dram__throughput";
+    let ran = ran("ncu", "", &["--ncu-metrics", metrics], "true");
+    assert_eq!((ran.codes(), ran.rows("kernels")), (vec!["ncu_unknown_metric"], 3));
+    insta::assert_snapshot!(ran.said);
+}
+
+#[test]
+fn options_that_ncu_does_not_take_are_told_apart_from_a_command_without_kernels() {
+    let options = ["--flavor", "vllm", "--ncu-replay-mode"];
+    assert_eq!(
+        ran("ncu", "", &[&options[..], &["range"]].concat(), "true").rows("kernels"),
+        3
+    );
+    let refused = ran("ncu", "refuse", &["--ncu-replay-mode", "kernel"], "true");
+    assert_code(&refused.output, 1);
+    assert_eq!(refused.codes(), ["ncu_refused"]);
+    insta::assert_snapshot!(refused.said);
 }
 
 #[test]

@@ -304,6 +304,10 @@ exports! {
         attach()?;
         attributes::set(attribute, size, value)
     }
+    fn cuptiSetThreadIdType(kind: u32) {
+        attach()?;
+        attributes::number_threads(kind)
+    }
     fn cuptiActivityGetStructSize(kind: u32, version: u32, size: *mut usize) {
         if api_version() < API_VERSION_13_2 {
             return Err(ERROR_NOT_SUPPORTED);

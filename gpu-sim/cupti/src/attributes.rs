@@ -1,7 +1,7 @@
 //! Attributes of the activity interface: kept and given back; only that for per-thread buffers changes anything.
 
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use cupti_sys::constants::*;
 
@@ -39,6 +39,27 @@ fn value(attribute: usize) -> u64 {
 /// Whether each thread is to have a buffer of its own.
 pub(crate) fn per_thread_buffers() -> bool {
     value(ATTR_PER_THREAD_ACTIVITY_BUFFER as usize) != 0
+}
+
+static SYSTEM_THREADS: AtomicBool = AtomicBool::new(false);
+
+/// Says how records number threads.
+pub(crate) fn number_threads(kind: u32) -> Result<(), u32> {
+    if kind > THREAD_ID_TYPE_SYSTEM {
+        return Err(ERROR_INVALID_PARAMETER);
+    }
+    SYSTEM_THREADS.store(kind == THREAD_ID_TYPE_SYSTEM, Ordering::Release);
+    Ok(())
+}
+
+/// The calling thread as records have it: by default the low half of its pthread id.
+pub(crate) fn thread_id() -> u32 {
+    if SYSTEM_THREADS.load(Ordering::Acquire) {
+        // SAFETY: no preconditions.
+        return unsafe { libc::gettid() }.cast_unsigned();
+    }
+    // SAFETY: no preconditions.
+    unsafe { libc::pthread_self() as u32 }
 }
 
 /// The attribute's number and bytes, once `size` and `place` were found good.

@@ -12,6 +12,7 @@ use cupti_sys::layouts::{Strides, has_field};
 use cupti_sys::records::*;
 use sim_abi::{ApiCall, Hooks, Kernel as SimKernel, Op, Resource, Submission, now_ns};
 
+use crate::attributes::thread_id;
 use crate::buffers::{Writer, lock};
 use crate::faults::faults;
 use crate::version::api_version;
@@ -231,12 +232,6 @@ pub(crate) fn api(call: &ApiCall, kind: u32, result: i32) -> Api {
         correlation_id: call.scratch.correlation.get(),
         return_value: result as u32,
     }
-}
-
-/// Low half of the pthread id, CUPTI's default for a thread.
-fn thread_id() -> u32 {
-    // SAFETY: no preconditions.
-    unsafe { libc::pthread_self() as u32 }
 }
 
 pub(crate) fn synchronization(event: &sim_abi::Synchronization, correlation: u32) -> Synchronization {

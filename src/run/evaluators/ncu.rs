@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::super::RunError;
 use super::super::command::Streams;
-use super::super::knobs::NcuKnobs;
+use super::super::knobs::{NcuKnobs, ReplayMode};
 use super::super::profilers;
 use super::super::settings::{Choice as _, Gate, Settings};
 use super::ncu_watch::Limits;
@@ -88,7 +88,12 @@ impl NcuEvaluator {
             "graph-profiling",
             knobs.graph_profiling.map(|level| level.word().to_owned()),
         );
-        add("profile-from-start", (!self.is_from_start()).then(|| "off".to_owned()));
+        // ncu refuses this with ranges, which begin at cudaProfilerStart themselves.
+        let by_range = matches!(knobs.replay_mode, Some(ReplayMode::Range | ReplayMode::AppRange));
+        add(
+            "profile-from-start",
+            (!self.is_from_start() && !by_range).then(|| "off".to_owned()),
+        );
         add(
             "target-processes",
             knobs.target_processes.map(|which| which.word().to_owned()),
@@ -130,7 +135,8 @@ impl NcuEvaluator {
         Some(metrics.join(","))
     }
 
-    fn read(&self, report: &Path, ingest: &mut Ingest, start_ns: i64) -> Result<(), String> {
+    /// Reads a report; gives the metrics that it has.
+    fn read(&self, report: &Path, ingest: &mut Ingest, start_ns: i64) -> Result<Vec<String>, String> {
         let mut import = Command::new(&self.tool.path);
         import.arg("--import").arg(report);
         import.args(["--csv", "--page", "raw", "--print-units", "base"]);
@@ -139,7 +145,7 @@ impl NcuEvaluator {
         let what = format!("what ncu prints of `{}`", report.display());
         ingest
             .ncu_csv(&page, &what, start_ns)
-            .map(|_| ())
+            .map(|read| read.metrics)
             .map_err(|error| error.to_string())
     }
 
@@ -148,13 +154,21 @@ impl NcuEvaluator {
         let start_ns = session.manifest().created_ns;
         let mut ingest = Ingest::new(&path, &self.gate());
         let mut failures = Vec::new();
+        let mut metrics = Vec::new();
         for report in self.tool.files(&path, REPORT) {
-            if let Err(why) = self.read(&report, &mut ingest, start_ns) {
-                failures.push(format!(
+            match self.read(&report, &mut ingest, start_ns) {
+                Ok(found) => metrics.extend(found),
+                Err(why) => failures.push(format!(
                     "the report `{}` is kept, but could not be read: {why}",
                     report.display()
-                ));
+                )),
             }
+        }
+        for metric in unknown(&self.knobs.metrics, &metrics) {
+            session.add_problem(
+                "ncu_unknown_metric",
+                no_such_metric(&format!("reported no metric `{metric}`")),
+            );
         }
         let finished = ingest.finish().map_err(|error| error.to_string())?;
         session.manifest_mut().problems.extend(finished);
@@ -197,7 +211,12 @@ impl Evaluator for NcuEvaluator {
             exit = tool::killed(libc::SIGKILL);
             session.add_problem("ncu_stopped", why);
         }
-        for (code, message) in complaints(&said) {
+        let complaints = complaints(&said);
+        let failed = exit.code.filter(|code| *code != 0 && complaints.is_empty());
+        if let Some(code) = failed.filter(|_| !said.contains("==PROF== Connected to process")) {
+            session.add_problem("ncu_refused", refusal(code, &self.options(session.path())));
+        }
+        for (code, message) in complaints {
             session.add_problem(code, message);
         }
         if let Err(why) = self.fill(session) {
@@ -214,6 +233,40 @@ fn code_of_target(words: &str) -> Option<i32> {
     rest.split(')').next()?.parse().ok()
 }
 
+fn no_such_metric(said: &str) -> String {
+    format!("ncu: {said}; `ncu --query-metrics` lists what this GPU has")
+}
+
+/// Metrics asked for that are in no report: ncu 2025.3 says nothing of a name it does not know.
+fn unknown<'a>(asked: &'a [String], found: &[String]) -> Vec<&'a str> {
+    if found.is_empty() {
+        return Vec::new();
+    }
+    let is_there = |asked: &str| {
+        // `sm__cycles_active` stands for its `.avg`, `.max`, …; `group:` and `regex:` for others.
+        let suffixed = |found: &String| {
+            found
+                .strip_prefix(asked)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        asked.contains(':') || found.iter().any(suffixed)
+    };
+    asked
+        .iter()
+        .map(String::as_str)
+        .filter(|asked| !is_there(asked))
+        .collect()
+}
+
+/// ncu does not take some option, or not with another; what it says of that is not in its log.
+fn refusal(code: i32, options: &[OsString]) -> String {
+    let options: Vec<_> = options.iter().map(|option| option.to_string_lossy()).collect();
+    format!(
+        "ncu ended with exit code {code} before it started the command, and says why above; its options were {}",
+        options.join(" ")
+    )
+}
+
 /// What ncu complains of, each once, with what to do where we know.
 fn complaints(words: &str) -> Vec<(&'static str, String)> {
     let mut complaints: Vec<(&'static str, String)> = Vec::new();
@@ -224,8 +277,7 @@ fn complaints(words: &str) -> Vec<(&'static str, String)> {
         let complaint = if said.contains("ERR_NVGPUCTRPERM") {
             ("ncu_no_permission", tool::no_permission())
         } else if said.contains("Failed to find metric") {
-            let what = format!("ncu: {said}; `ncu --query-metrics` lists what this GPU has");
-            ("ncu_unknown_metric", what)
+            ("ncu_unknown_metric", no_such_metric(said))
         } else if said.contains("Failed to find section") || said.contains("Failed to find set") {
             let what = format!("ncu: {said}; `ncu --list-sections` and `ncu --list-sets` say which there are");
             ("ncu_unknown_section", what)
