@@ -244,7 +244,11 @@ fn a_metric_that_the_gpu_does_not_have_is_named() {
     let metrics = "sm__no_such.sum,sm__inst_executed_pipe_tensor.sum,dram__throughput";
     let ran = ran("ncu", "", &["--ncu-metrics", metrics], "true");
     assert_eq!((ran.codes(), ran.rows("kernels")), (vec!["ncu_unknown_metric"], 3));
-    insta::assert_snapshot!(ran.said);
+    insta::assert_snapshot!(ran.said, @r"
+    colonel: session ID  1 window, 12.7 us  python3.11 (pid 4711)
+             by ncu 2025.3.1.0: .colonel/sessions/ID/ncu/report.ncu-rep
+             ! ncu: reported no metric `sm__no_such.sum`; `ncu --query-metrics` lists what this GPU has
+    ");
 }
 
 #[test]
@@ -257,7 +261,7 @@ fn options_that_ncu_does_not_take_are_told_apart_from_a_command_without_kernels(
     let refused = ran("ncu", "refuse", &["--ncu-replay-mode", "kernel"], "true");
     assert_code(&refused.output, 1);
     assert_eq!(refused.codes(), ["ncu_refused"]);
-    insta::assert_snapshot!(refused.said);
+    insta::assert_snapshot!(refused.said, @r"colonel: session ID  no kernels: ncu ended with exit code 1 before it started the command, and says why above; its options were --export=HERE/.colonel/sessions/ID/ncu/report --force-overwrite --log-file=HERE/.colonel/sessions/ID/ncu/log.txt --replay-mode=kernel");
 }
 
 #[test]
