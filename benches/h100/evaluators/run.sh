@@ -3,6 +3,7 @@
 #
 #   loop   the C++ loop, graphs and eager, and a torch matmul: kernels counted, times compared, what each costs; how ncu
 #          replays CUDA graphs, with a watch over it
+#   scripts  NVIDIA's report scripts on an exported session: the same launches and times?
 #   vllm   demo 05 on real vLLM, graphs and eager, under cupti, nsys and ncu; run benches/h100/vllm/run.sh warm first
 #
 # Each stage takes 250 s at most unless told otherwise; ONLY=a,b runs the steps that have a or b in their name. Results go
@@ -11,7 +12,7 @@
 # colonel, its Python package and vLLM are looked for as benches/h100/vllm/run.sh does. carry/lib is put on
 # LD_LIBRARY_PATH: nsys needs a libdw.so.1 that GPU images may lack.
 set -uo pipefail
-[ $# -gt 0 ] || { sed -n '4,6s/^# *//p' "$0"; exit 2; }
+[ $# -gt 0 ] || { sed -n '4,7s/^# *//p' "$0"; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../../.." && pwd)
 out=${OUT:-$root/target/h100}
@@ -28,7 +29,7 @@ for asked in "$@"; do
     stage=${asked%%=*}
     seconds=235
     [[ $asked == *=* ]] && seconds=${asked#*=}
-    [ -f "$here/stage_$stage.py" ] || { echo "run.sh: no stage \`$stage\`; known: loop, vllm"; exit 2; }
+    [ -f "$here/stage_$stage.py" ] || { echo "run.sh: no stage \`$stage\`; known: loop, scripts, vllm"; exit 2; }
     if [ "$stage" = vllm ] && [ -f carry/vllm/unpack.sh ]; then
         bash carry/vllm/unpack.sh "$root/carry/vllm" "$work/vllm" || exit 1
     fi
