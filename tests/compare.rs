@@ -280,18 +280,24 @@ fn sessions_that_have_little_in_common_are_compared_with_care() {
 
     // Without layers there are no steps: launches then, and blocks of them.
     let writer = sessions.writer();
-    let mut guest = SyntheticGuest::new(writer.path(), PID);
+    let mut guest = SyntheticGuest::new(writer.path(), PID + 1);
     let mut kernels = KernelsBuilder::default();
     for index in 0..2_000_i64 {
-        kernels.push(kernel(PID, "spin", BEGIN_NS + 5_000 * index, 2_000 + index % 7));
+        kernels.push(kernel(PID + 1, "spin", BEGIN_NS + 5_000 * index, 2_000 + index % 7));
     }
-    kernels.push(kernel(PID, "once", BEGIN_NS + 5_000 * 2_000, 1_000));
+    kernels.push(kernel(PID + 1, "once", BEGIN_NS + 5_000 * 2_000, 1_000));
     guest.seal(&mut kernels).unwrap();
     guest.end(BEGIN_NS + 1_000_000_000).unwrap();
     let flat = sessions.seal(writer, "ffffffff");
     let (code, text, error) = sessions.words(&["ffff", "aaaa", "--by", "layer"]);
     assert_eq!((code, text.as_str()), (1, ""));
     assert!(error.contains("need steps in both sessions"), "{error}");
+    // A process of its own that has no steps, beside one that has.
+    let mixed = sessions.decode("abababab", USUAL);
+    let beside = fs::read_dir(flat.join("kernels")).unwrap().next().unwrap().unwrap();
+    copy(&beside.path(), &mixed.join("kernels/4712-1"));
+    let (_, text, _) = sessions.words(&["aaaa", "abab"]);
+    assert!(text.contains("!  2001 launches of B belong to no step"), "{text}");
     copy(&flat, &sessions.folder.path().join("fffffff2"));
     let (_, text, _) = sessions.words(&["ffffffff", "fffffff2"]);
     assert!(

@@ -180,6 +180,16 @@ pub(crate) fn warnings(manifests: [&Manifest; 2], sides: [&Side; 2]) -> Vec<Stri
     if manifests[0].simulated != manifests[1].simulated {
         warnings.push("one of both was simulated by gpu-sim, the other was not".to_owned());
     }
+    let has_steps = sides.iter().all(|side| side.steps() > 0);
+    for (name, side) in ["A", "B"].iter().zip(sides) {
+        let rows = side.others.iter().flat_map(|cell| &cell.rows);
+        let outside: u64 = rows.map(|row| row.launches).sum();
+        if has_steps && outside > 0 {
+            warnings.push(format!(
+                "{outside} launches of {name} belong to no step: they are in counts and totals only"
+            ));
+        }
+    }
     for (name, manifest) in ["A", "B"].iter().zip(manifests) {
         let lost = manifest.losses.iter().filter(|loss| loss.kind == "kernels");
         let lost: u64 = lost.filter_map(|loss| loss.count).sum();
