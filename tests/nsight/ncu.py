@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Stand-in for NVIDIA's ncu: takes the same options, talks as it does, writes a report, prints its raw page.
 
-It "profiles" the same three launches whatever the program does. FAKE_NCU says what goes wrong: permission, refuse, none,
-hang_first, hang_later, deaf (hangs and ignores SIGINT), crash, no_report, old.
+It "profiles" the same three launches whatever the program does. FAKE_NCU says what goes wrong: permission, refuse,
+none, hang_first, hang_later, deaf (hangs and ignores SIGINT), crash, no_report, old.
 """
 
 from __future__ import annotations

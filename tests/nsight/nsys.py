@@ -161,6 +161,13 @@ class Report:
             text = "Not all CUDA events might have been collected."
             self.insert("DIAGNOSTIC_EVENT", timestamp=2, severity=2, text=text, globalPid=0)
             self.insert("DIAGNOSTIC_EVENT", timestamp=3, severity=2, text=text, globalPid=0)
+        # As on the H100, whatever the program is.
+        for text in (
+            "Not all OpenGL events might have been collected.",
+            "No NVTX events collected. Does the process use NVTX?",
+            "Not all OS runtime libraries events might have been collected.",
+        ):
+            self.insert("DIAGNOSTIC_EVENT", timestamp=4, severity=2, text=text, globalPid=0)
 
     def work(self) -> None:
         tid = ENGINE

@@ -12,6 +12,7 @@ import rig as shared
 from rig import Rig, Session, common
 
 ROWS_KEPT = 3
+SMALL_DATABASE = 2_000_000
 LINES_KEPT = 60
 
 
@@ -69,6 +70,8 @@ class Bench:
                 "\n".join([*lines[:LINES_KEPT], "…", *lines[-LINES_KEPT:]]) + "\n"
             )
         profiler = (session.manifest.get("profiler") or {}).get("path")
+        if profiler is None:
+            return
         for report in session.folder.glob("ncu/*.ncu-rep"):
             command = [profiler, "--import", str(report), "--csv", "--page", "raw", "--print-units", "base"]
             command += ["--print-kernel-base", "mangled"]
@@ -83,6 +86,9 @@ class Bench:
             (self.words / f"{name}.export.txt").write_text(said.stdout[-3000:] + said.stderr[-3000:])
             if database.exists():
                 (self.words / f"{name}.schema.sql").write_text(schema(database))
+                if database.stat().st_size < SMALL_DATABASE:
+                    with contextlib.closing(sqlite3.connect(database)) as connection:
+                        (self.words / f"{name}.dump.sql").write_text("\n".join(connection.iterdump()) + "\n")
 
     def compare(self, *names: str) -> dict:
         """`colonel compare` of two sessions, for people and in figures."""

@@ -17,6 +17,7 @@ NCU = {
     "ncu_kernel_node": ["--ncu-replay-mode", "kernel", "--ncu-graph-profiling", "node"],
     "ncu_kernel_graph": ["--ncu-replay-mode", "kernel", "--ncu-graph-profiling", "graph"],
     "ncu_application": ["--ncu-replay-mode", "application", "--ncu-graph-profiling", "node"],
+    # Which must be told: launches of CUDA graphs can't be replayed so.
     "ncu_range": ["--ncu-replay-mode", "range"],
     "ncu_app_range": ["--ncu-replay-mode", "app-range"],
     "ncu_warm_and_free": ["--ncu-cache-control", "none", "--ncu-clock-control", "none"],

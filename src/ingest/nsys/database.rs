@@ -11,6 +11,8 @@ use crate::ingest::IngestError;
 
 /// Warnings of nsys that are passed on; a broken run has thousands of the same kind.
 const MOST_DIAGNOSTICS: usize = 8;
+/// Warnings of what is not read, and of processes that have none of what was asked for.
+const OF_NO_MATTER: [&str; 4] = ["OpenGL", "OS runtime", "Scheduling information", "Does the process use"];
 
 /// A database that was exported.
 #[derive(Debug)]
@@ -197,9 +199,13 @@ impl Database {
         if self.columns("DIAGNOSTIC_EVENT")?.is_empty() || !self.has(LEVELS)? {
             return Ok(Vec::new());
         }
+        let of_no_matter: String = OF_NO_MATTER
+            .iter()
+            .map(|words| format!("AND text NOT LIKE '%{words}%' "))
+            .collect();
         let serious = format!(
             "WHERE severity IN (SELECT id FROM {LEVELS} WHERE lower(name) LIKE '%warn%' OR lower(name) LIKE '%err%') \
-             GROUP BY text ORDER BY min(timestamp) LIMIT {MOST_DIAGNOSTICS}"
+             {of_no_matter}GROUP BY text ORDER BY min(timestamp) LIMIT {MOST_DIAGNOSTICS}"
         );
         let mut texts = Vec::new();
         self.each("DIAGNOSTIC_EVENT", &[("text", true)], &serious, |cells| {
