@@ -91,7 +91,7 @@ impl RangePaths {
         Ok(paths)
     }
 
-    /// Takes in who launched. An old CUPTI numbers threads otherwise than the kernel: then nothing is known.
+    /// Takes in who launched. Where calls and ranges number threads otherwise, as an older colonel did, nothing is known.
     fn know(&mut self, threads: CallThreads) {
         let is_known = self.steps.iter().any(|step| match &step.open {
             Open::None => false,

@@ -178,6 +178,13 @@ fn kernels_get_no_path_where_several_threads_have_ranges_open() {
     assert_kernels(&ended, &[("idle", 1), ("", 6), ("busy", 3)]);
 }
 
+/// The calls say who launched: all of it the first thread.
+#[test]
+fn kernels_have_the_ranges_of_their_own_thread_where_calls_are_recorded() {
+    let ended = run("--trace api", "I 1>aidle l1 >abusy l2 1< l3 < l4 s");
+    assert_kernels(&ended, &[("", 5), ("busy", 5)]);
+}
+
 #[test]
 fn only_what_is_open_while_a_window_is_open_is_told() {
     let ended = run(
