@@ -62,7 +62,7 @@ pub struct Args {
         value_parser = Counters::parse
     )]
     counters: Option<String>,
-    /// Time between two samples of the counters [default: 20us]
+    /// Time between two samples of the counters [default: 100us]
     #[arg(long, value_name = "TIME", value_parser = Counters::parse_interval)]
     counters_interval: Option<Duration>,
     /// Leave the counters' raw samples in the session

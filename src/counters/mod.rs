@@ -1,7 +1,7 @@
 //! From raw counter data to the table `counters`: what the guest leaves to be done after the run, on all cores.
 //!
-//! NVIDIA's library evaluates a sample in 25 to 50 us, and is not ours: so each core gets a process of its own
-//! ([`shard`]), and one that dies takes no session with it. Rows are made aside and moved into the session when all of a
+//! NVIDIA's library evaluates a sample in 30 us (few metrics) to some 500 us (all), and is not ours: so each core gets a
+//! process of its own ([`shard`]), and one that dies takes no session with it. Rows are made aside and moved into the session when all of a
 //! file are there, so that a broken-off evaluation can be done again.
 
 mod placing;
@@ -23,6 +23,8 @@ use shard::{Report, Shard};
 
 /// More processes than this make the disk the bottleneck.
 const MOST_SHARDS: usize = 16;
+/// Each has this much to do at least: to load the library takes 0.2 s of CPU time, as much as this does or more.
+const LEAST_BYTES: u64 = 2 << 20;
 /// Evaluation that takes longer is broken off, to be done again on demand.
 const PATIENCE: Duration = Duration::from_secs(600);
 const POLL: Duration = Duration::from_millis(50);
@@ -189,6 +191,11 @@ impl Drop for Shards {
     }
 }
 
+/// Processes that a file of raw data is worth.
+fn shards_for(bytes: u64) -> usize {
+    usize::try_from(1 + bytes / LEAST_BYTES).unwrap_or(MOST_SHARDS)
+}
+
 fn run_shards(
     session: &Path,
     file: &RawFile,
@@ -198,7 +205,7 @@ fn run_shards(
     progress: &mut dyn FnMut(u64),
 ) -> Result<Vec<Report>, String> {
     let cores = thread::available_parallelism().map_or(1, |count| count.get());
-    let of = cores.min(MOST_SHARDS);
+    let of = cores.min(MOST_SHARDS).min(shards_for(file.bytes));
     let program = std::env::current_exe().map_err(|error| format!("colonel itself could not be found: {error}"))?;
     let bytes = AtomicU64::new(0);
     let (sender, receiver) = mpsc::channel();

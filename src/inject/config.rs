@@ -46,7 +46,7 @@ pub(crate) enum GateBy {
 }
 
 /// Interval between two samples, where none is asked for.
-const COUNTERS_INTERVAL: Duration = Duration::from_micros(20);
+const COUNTERS_INTERVAL: Duration = Duration::from_micros(100);
 
 /// Hardware counters to sample.
 #[derive(Debug, Clone, PartialEq)]

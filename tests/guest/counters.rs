@@ -73,7 +73,7 @@ fn samples_follow_each_other_and_add_up_to_what_the_kernels_did() {
     let session = ended.session();
     session.assert_nothing_lost();
     let samples = samples(&session);
-    assert!(samples.iter().all(|(start, end)| end - start == 20 * US));
+    assert!(samples.iter().all(|(start, end)| end - start == 100 * US));
     assert!(samples.windows(2).all(|pair| pair[0].1 == pair[1].0), "a gap");
 
     let (first, last) = (samples[0].0, samples.last().unwrap().1);
@@ -99,7 +99,7 @@ fn samples_follow_each_other_and_add_up_to_what_the_kernels_did() {
     );
 
     let device = sampled(&session);
-    assert_eq!((device.chip.as_str(), device.interval_ns), ("GH100", 20_000));
+    assert_eq!((device.chip.as_str(), device.interval_ns), ("GH100", 100_000));
     assert!(device.left_out.contains(&"nvlink_sent_bytes".to_owned()), "{device:?}");
     let evaluation = session.manifest().evaluation.unwrap();
     assert_eq!(evaluation.samples, samples.len() as u64);
@@ -115,7 +115,7 @@ fn counters_alone_take_no_record_and_never_subscribe() {
     let session = ended.session();
     session.assert_nothing_lost();
     assert_eq!(session.count("kernels"), 0);
-    assert!(samples(&session).len() > 1_000);
+    assert!(samples(&session).len() > 500);
     assert_eq!((session.count("windows"), session.count("devices")), (1, 1));
     let process = session.process();
     assert_eq!((process.state, process.attached_ns), (ProcessState::Ended, None));
@@ -222,8 +222,8 @@ fn what_the_hardware_had_no_room_for_is_counted_and_the_interval_grows() {
     let session = ended.session();
     assert_eq!(session.count("kernels"), ended.count().kernels);
     let device = sampled(&session);
-    assert!(device.interval_ns > 20_000 && device.lost_samples > 0, "{device:?}");
-    assert!(session.problem("counters_slowed_down").contains("from 20 us"));
+    assert!(device.interval_ns > 100_000 && device.lost_samples > 0, "{device:?}");
+    assert!(session.problem("counters_slowed_down").contains("from 100 us"));
     let lost = session.lost("counters", "hardware_buffer_full");
     assert_eq!(lost, device.lost_samples * device.metrics.len() as u64);
     // A sample that is there and one that is lost is each of a stretch of time of its own.
@@ -237,8 +237,8 @@ fn a_chip_without_a_timer_is_sampled_by_its_clock() {
     let session = ended.session();
     session.assert_nothing_lost();
     let samples = samples(&session);
-    assert!(samples.len() > 1_000);
-    assert!(samples.iter().all(|(start, end)| end - start == 16 * US));
+    assert!(samples.len() > 500);
+    assert!(samples.iter().all(|(start, end)| end - start == 80 * US));
 }
 
 #[test]
@@ -255,7 +255,7 @@ fn a_killed_process_leaves_the_samples_that_were_fetched() {
     let ended = running.end().assert_code(137);
     let session = ended.session();
     let last = samples(&session).last().unwrap().1;
-    // Fetched every 41 ms; the rest is for a busy machine.
+    // Stored every 100 ms; the rest is for a busy machine.
     assert!(
         killed_ns - last < 400_000 * US,
         "the last sample is {} ns old",
@@ -269,7 +269,7 @@ fn each_forked_worker_samples_the_device_that_it_works_on() {
     let ended = setup.run().assert_code(0);
     let session = ended.session();
     session.assert_nothing_lost();
-    assert!(samples(&session).len() > 1_000);
+    assert!(samples(&session).len() > 500);
     assert_eq!(sampled(&session).device_id, 0);
 }
 
@@ -280,7 +280,7 @@ fn what_a_run_leaves_undone_is_done_later() {
     assert_eq!(session.count("counters"), 0);
     let said = ended.colonel("counters evaluate --keep-samples");
     assert_eq!(said.code, Some(0), "{said:?}");
-    assert!(samples(&session).len() > 1_000);
+    assert!(samples(&session).len() > 500);
     assert_eq!(session.manifest().rows["counters"], session.count("counters"));
     let again = ended.colonel("counters evaluate");
     assert_eq!(again.code, Some(1), "{again:?}");
@@ -304,5 +304,5 @@ fn samples_of_a_killed_launcher_are_evaluated_later() {
         let said = running.colonel("counters evaluate");
         (said.code == Some(0)).then_some(())
     });
-    assert!(samples(&running.session()).len() > 1_000);
+    assert!(samples(&running.session()).len() > 500);
 }

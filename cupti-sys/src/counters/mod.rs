@@ -15,7 +15,7 @@ use std::ffi::{CStr, CString, c_char};
 use std::path::{Path, PathBuf};
 
 pub use host::Host;
-pub use sampling::{Decoded, Sampling, availability, chip};
+pub use sampling::{Decoded, Held, Sampling, availability, chip};
 
 /// A call that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

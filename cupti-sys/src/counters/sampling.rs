@@ -1,7 +1,9 @@
 //! PM sampling: a device writes its counters into a hardware buffer at an interval, from which they are moved into
 //! counter data images.
 
-use crate::constants::{APPEND_KEEP_OLDEST, TRIGGER_GPU_SYSCLK_INTERVAL, TRIGGER_GPU_TIME_INTERVAL};
+use crate::constants::{
+    APPEND_KEEP_OLDEST, ERROR_OUT_OF_MEMORY, TRIGGER_GPU_SYSCLK_INTERVAL, TRIGGER_GPU_TIME_INTERVAL,
+};
 use crate::counters::params::*;
 use crate::counters::{Failure, Names, Table, cupti, text};
 use std::ffi::{CString, c_void};
@@ -31,6 +33,24 @@ pub fn availability(functions: &Table, device: u32) -> Result<Vec<u8>, Failure> 
     Ok(image)
 }
 
+fn enable(functions: &Table, device: u32) -> Result<*mut c_void, Failure> {
+    let mut params = PmEnable {
+        device: device as usize,
+        ..Default::default()
+    };
+    cupti!(functions, cuptiPmSamplingEnable, &mut params)?;
+    Ok(params.object)
+}
+
+/// Samples in an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Samples that have begun to arrive.
+    pub populated: usize,
+    /// Of those, from the first on, the ones that are all there.
+    pub completed: usize,
+}
+
 /// What a decode found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decoded {
@@ -44,6 +64,7 @@ pub struct Decoded {
 #[derive(Debug)]
 pub struct Sampling {
     functions: Table,
+    device: u32,
     object: *mut c_void,
 }
 
@@ -53,15 +74,29 @@ unsafe impl Send for Sampling {}
 impl Sampling {
     /// Takes a device. One client at a time has it.
     pub fn enable(functions: &Table, device: u32) -> Result<Sampling, Failure> {
-        let mut params = PmEnable {
-            device: device as usize,
-            ..Default::default()
-        };
-        cupti!(functions, cuptiPmSamplingEnable, &mut params)?;
         Ok(Sampling {
             functions: *functions,
-            object: params.object,
+            device,
+            object: enable(functions, device)?,
         })
+    }
+
+    /// Gives the device back and takes it again: nothing is configured then.
+    pub fn enable_again(&mut self) -> Result<(), Failure> {
+        self.disable();
+        self.object = enable(&self.functions, self.device)?;
+        Ok(())
+    }
+
+    fn disable(&mut self) {
+        let object = std::mem::replace(&mut self.object, std::ptr::null_mut());
+        if !object.is_null() {
+            let mut params = PmDisable {
+                object,
+                ..Default::default()
+            };
+            let _ = cupti!(self.functions, cuptiPmSamplingDisable, &mut params);
+        }
     }
 
     /// Says what to sample and how often. Samples that find the hardware buffer full are lost.
@@ -111,8 +146,8 @@ impl Sampling {
         cupti!(self.functions, cuptiPmSamplingStop, &mut params)
     }
 
-    /// An empty image for so many samples of the metrics.
-    pub fn image(&self, names: &Names, max_samples: u32) -> Result<Vec<u8>, Failure> {
+    /// Bytes of an image for so many samples of the metrics.
+    pub fn image_bytes(&self, names: &Names, max_samples: u32) -> Result<usize, Failure> {
         let mut size = PmGetCounterDataSize {
             object: self.object,
             names: names.as_ptr(),
@@ -121,18 +156,22 @@ impl Sampling {
             ..Default::default()
         };
         cupti!(self.functions, cuptiPmSamplingGetCounterDataSize, &mut size)?;
-        let mut image = vec![0_u8; size.size];
+        Ok(size.size)
+    }
+
+    /// Empties an image.
+    pub fn empty(&self, image: &mut [u8]) -> Result<(), Failure> {
         let mut params = PmCounterDataImageInitialize {
             object: self.object,
             size: image.len(),
             image: image.as_mut_ptr(),
             ..Default::default()
         };
-        cupti!(self.functions, cuptiPmSamplingCounterDataImageInitialize, &mut params)?;
-        Ok(image)
+        cupti!(self.functions, cuptiPmSamplingCounterDataImageInitialize, &mut params)
     }
 
-    /// Moves samples from the hardware buffer to an image.
+    /// Moves samples from the hardware buffer to an image, behind those that it holds. An H100 takes more from the buffer
+    /// than the image may have room for: the rest is gone.
     pub fn decode(&self, image: &mut [u8]) -> Result<Decoded, Failure> {
         let mut params = PmDecodeData {
             object: self.object,
@@ -140,22 +179,29 @@ impl Sampling {
             size: image.len(),
             ..Default::default()
         };
-        cupti!(self.functions, cuptiPmSamplingDecodeData, &mut params)?;
+        let overflow = match cupti!(self.functions, cuptiPmSamplingDecodeData, &mut params) {
+            // How 13.0 says it.
+            Err(failure) if failure.code == ERROR_OUT_OF_MEMORY => true,
+            done => done.map(|()| params.overflow != 0)?,
+        };
         Ok(Decoded {
             stop_reason: params.stop_reason,
-            overflow: params.overflow != 0,
+            overflow,
         })
     }
 
-    /// Samples of an image that are complete.
-    pub fn completed(&self, image: &[u8]) -> Result<usize, Failure> {
+    /// Samples of an image.
+    pub fn held(&self, image: &[u8]) -> Result<Held, Failure> {
         let mut params = PmGetCounterDataInfo {
             image: image.as_ptr(),
             size: image.len(),
             ..Default::default()
         };
         cupti!(self.functions, cuptiPmSamplingGetCounterDataInfo, &mut params)?;
-        Ok(params.completed)
+        Ok(Held {
+            populated: params.populated,
+            completed: params.completed,
+        })
     }
 
     /// Start and end of a sample, on CUPTI's clock.
@@ -174,10 +220,6 @@ impl Sampling {
 
 impl Drop for Sampling {
     fn drop(&mut self) {
-        let mut params = PmDisable {
-            object: self.object,
-            ..Default::default()
-        };
-        let _ = cupti!(self.functions, cuptiPmSamplingDisable, &mut params);
+        self.disable();
     }
 }

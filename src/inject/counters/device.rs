@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use cupti_sys::constants::DECODE_STOPPED_IMAGE_FULL;
-use cupti_sys::counters::{Names, Sampling, availability, chip};
+use cupti_sys::counters::{Failure, Names, Sampling, availability, chip};
 use cupti_sys::loader::Cupti;
 use zstd::bulk::Compressor;
 
@@ -21,12 +21,18 @@ use crate::inject::threads::now_ns;
 use crate::schema::manifest::Sampled;
 use crate::schema::samples::{EXTENSION, Event, Frame, Header, SAMPLES_DIR, VERSION};
 
-/// Samples that wait to be fetched: at 20 us between samples of all metrics some tenths of a second.
+/// Samples that wait to be fetched. One of all metrics takes some 16 kB on an H100: 0.8 s of them at 100 us.
 const HARDWARE_BUFFER_BYTES: usize = 128 << 20;
-/// A counter data image, about, of which there are two a device; a third is the compressed one.
-const IMAGE_BYTES: usize = 8 << 20;
-/// Samples of an image.
-const IMAGE_SAMPLES: std::ops::RangeInclusive<usize> = 16..=4096;
+/// A counter data image at most, of which there is one a device. A sample of all metrics takes 99 kB on an H100, and what
+/// finds no room in the image is gone: the more room, the longer the thread may be kept from running.
+const IMAGE_BYTES: usize = 32 << 20;
+/// Samples of an image: those of this time, within limits.
+const IMAGE_TIME: Duration = Duration::from_millis(200);
+const IMAGE_SAMPLES: std::ops::RangeInclusive<usize> = 64..=4096;
+/// An image is stored once it is half full, or has waited this long: to store and empty one costs what its size costs.
+const STORE_EVERY: Duration = Duration::from_millis(100);
+/// Images on end that samples were missing in, until the interval is lengthened: once may be chance.
+const LOSING_IMAGES: u32 = 3;
 /// Longest interval that sampling falls back to.
 const MAX_INTERVAL_NS: u64 = 1_000_000;
 /// Raw data of a device on disk at most.
@@ -43,9 +49,11 @@ pub(super) struct Device {
     guest: &'static Guest,
     sampling: Sampling,
     config: Vec<u8>,
-    /// An image without samples, and the one in use.
-    blank: Vec<u8>,
     image: Vec<u8>,
+    /// Since when the image is filled.
+    filled_since: Instant,
+    /// Images on end that samples were missing in.
+    losing: u32,
     compressor: Compressor<'static>,
     file: File,
     /// End of the last sample, while sampling runs.
@@ -68,10 +76,28 @@ enum Fetched {
 /// Where the thread's time goes, for `COLONEL_LOG`.
 #[derive(Debug, Default)]
 struct Spent {
+    starting: Duration,
     decoding: Duration,
     asking_times: Duration,
     compressing: Duration,
     writing: Duration,
+    emptying: Duration,
+    stopping: Duration,
+    decodes: u64,
+    images: u64,
+    /// Images that had no room for more, and overflows of the hardware buffer.
+    full: u64,
+    overflows: u64,
+    /// Samples that were not all there when their image was emptied.
+    partial: u64,
+}
+
+/// Adds the time that something takes.
+fn timed<T>(spent: &mut Duration, act: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    let done = act();
+    *spent += started.elapsed();
+    done
 }
 
 impl Device {
@@ -85,6 +111,7 @@ impl Device {
     ) -> Result<Device, Refusal> {
         let functions = &cupti.functions;
         let failed = |failure| refusals::failed(&failure, ordinal);
+        let opened = Instant::now();
         let chip = chip(functions, ordinal).map_err(failed)?;
         // Before the device is taken: it may fail after.
         let availability = availability(functions, ordinal).map_err(failed)?;
@@ -93,6 +120,7 @@ impl Device {
         if choice.metrics.is_empty() {
             return Err(refusals::no_metric(ordinal, &chip));
         }
+        let choosing = opened.elapsed();
         let sampling = Sampling::enable(functions, ordinal).map_err(failed)?;
         let interval_ns = u64::try_from(wanted.interval.as_nanos()).unwrap_or(u64::MAX);
         // The size of an image is only known then.
@@ -100,8 +128,11 @@ impl Device {
             .configure(&choice.config, HARDWARE_BUFFER_BYTES, interval_ns)
             .map_err(failed)?;
         let names = Names::new(choice.metrics.iter().map(|metric| &metric.source));
-        let blank = image(&sampling, &names).map_err(failed)?;
-        let max_samples = blank.1;
+        let (image, max_samples) = image(&sampling, &names, wanted.interval).map_err(failed)?;
+        log!(
+            "device {ordinal}: metrics chosen in {choosing:?}, taken in {:?}",
+            opened.elapsed() - choosing
+        );
         let header = Header {
             version: VERSION,
             pid: guest.identity.pid,
@@ -113,7 +144,7 @@ impl Device {
             helpers: helpers.iter().map(|helper| absolute(helper)).collect(),
             clock_offset_ns: crate::inject::attach::clock_offset(cupti),
             metrics: choice.metrics.clone(),
-            image_bytes: blank.0.len() as u64,
+            image_bytes: image.len() as u64,
             max_samples,
             hardware_buffer_bytes: HARDWARE_BUFFER_BYTES as u64,
         };
@@ -130,15 +161,16 @@ impl Device {
                 asked_interval_ns: interval_ns,
                 interval_ns,
                 hardware_buffer_bytes: HARDWARE_BUFFER_BYTES as u64,
-                image_bytes: blank.0.len() as u64,
+                image_bytes: image.len() as u64,
                 image_samples: max_samples,
                 ..Sampled::default()
             },
             guest,
             sampling,
             config: choice.config,
-            image: blank.0.clone(),
-            blank: blank.0,
+            image,
+            filled_since: Instant::now(),
+            losing: 0,
             compressor: Compressor::new(COMPRESSION_LEVEL).map_err(not_written)?,
             file: create(guest, ordinal).map_err(not_written)?,
             last_end: None,
@@ -156,11 +188,12 @@ impl Device {
             return Ok(());
         }
         let ordinal = self.state.device_id;
-        self.sampling
-            .start()
-            .map_err(|failure| refusals::failed(&failure, ordinal))?;
+        let started = timed(&mut self.spent.starting, || self.sampling.start());
+        started.map_err(|failure| refusals::failed(&failure, ordinal))?;
         self.runs = true;
         self.last_end = None;
+        self.filled_since = Instant::now();
+        self.losing = 0;
         let event = Event::Started {
             time_ns: now_ns(),
             interval_ns: self.state.interval_ns,
@@ -174,10 +207,9 @@ impl Device {
             return Ok(());
         }
         let ordinal = self.state.device_id;
-        let stopped = self.sampling.stop();
+        let stopped = timed(&mut self.spent.stopping, || self.sampling.stop());
         self.fetch_rest()?;
         self.keep(&Frame::Event(Event::Stopped { time_ns: now_ns() }))?;
-        log!("device {ordinal}: {} samples, {:?}", self.state.samples, self.spent);
         stopped.map_err(|failure| refusals::failed(&failure, ordinal))
     }
 
@@ -193,13 +225,13 @@ impl Device {
         Ok(())
     }
 
-    /// How long the next fetch may wait: until an image is almost full.
+    /// How long the next fetch may wait: an eighth of what an image has room for.
     pub(super) fn rest(&self) -> Duration {
         let full = self
             .state
             .interval_ns
             .saturating_mul(u64::from(self.state.image_samples));
-        Duration::from_nanos(full / 4 * 3).clamp(FETCH_EVERY[0], FETCH_EVERY[1])
+        Duration::from_nanos(full / 8).clamp(FETCH_EVERY[0], FETCH_EVERY[1])
     }
 
     /// Fetches what is left, once sampling has stopped.
@@ -211,37 +243,48 @@ impl Device {
     fn fetch_image(&mut self) -> Result<Fetched, Refusal> {
         let ordinal = self.state.device_id;
         let failed = |failure| refusals::failed(&failure, ordinal);
-        let started = Instant::now();
-        self.image.copy_from_slice(&self.blank);
-        let decoded = self.sampling.decode(&mut self.image).map_err(failed)?;
-        let count = self.sampling.completed(&self.image).map_err(failed)?;
-        self.spent.decoding += started.elapsed();
-        if count > 0 {
-            let started = Instant::now();
-            let times: Result<Vec<(u64, u64)>, _> = (0..count)
-                .map(|sample| self.sampling.sample_times(&self.image, sample))
-                .collect();
-            self.spent.asking_times += started.elapsed();
-            self.store(times.map_err(failed)?)?;
+        self.spent.decodes += 1;
+        let (decoded, held) = timed(&mut self.spent.decoding, || {
+            let decoded = self.sampling.decode(&mut self.image)?;
+            Ok((decoded, self.sampling.held(&self.image)?))
+        })
+        .map_err(failed)?;
+        let is_full = decoded.stop_reason == DECODE_STOPPED_IMAGE_FULL;
+        let is_half_full = held.completed >= self.state.image_samples as usize / 2;
+        let is_due = is_full || is_half_full || !self.runs || self.filled_since.elapsed() > STORE_EVERY;
+        if is_due && held.completed > 0 {
+            self.store(held.completed)?;
+            self.spent.partial += held.populated.saturating_sub(held.completed) as u64;
+            timed(&mut self.spent.emptying, || self.sampling.empty(&mut self.image)).map_err(failed)?;
+            self.filled_since = Instant::now();
         }
-        Ok(match decoded.stop_reason {
-            _ if decoded.overflow && self.runs => Fetched::Overflow,
-            DECODE_STOPPED_IMAGE_FULL if count > 0 => Fetched::More,
+        self.spent.full += u64::from(is_full);
+        self.spent.overflows += u64::from(decoded.overflow);
+        Ok(match () {
+            _ if self.runs && (decoded.overflow || self.losing >= LOSING_IMAGES) => Fetched::Overflow,
+            _ if held.completed > 0 && (is_full || !self.runs) => Fetched::More,
             _ => Fetched::All,
         })
     }
 
-    fn store(&mut self, times: Vec<(u64, u64)>) -> Result<(), Refusal> {
+    fn store(&mut self, count: usize) -> Result<(), Refusal> {
+        let ordinal = self.state.device_id;
+        let times: Result<Vec<(u64, u64)>, _> = timed(&mut self.spent.asking_times, || {
+            let samples = 0..count;
+            samples
+                .map(|sample| self.sampling.sample_times(&self.image, sample))
+                .collect()
+        });
+        let times = times.map_err(|failure| refusals::failed(&failure, ordinal))?;
         self.count_gaps(&times);
-        let count = times.len() as u64;
-        let started = Instant::now();
-        let compressed = self.compressor.compress(&self.image);
-        self.spent.compressing += started.elapsed();
+        let compressed = timed(&mut self.spent.compressing, || self.compressor.compress(&self.image));
         let frame = compressed.map(|compressed| Frame::Image { times, compressed });
+        let frame = frame.map_err(|error| self.not_written(&error, count as u64))?;
         let started = Instant::now();
-        self.keep(&frame.map_err(|error| self.not_written(&error, count))?)?;
+        self.keep(&frame)?;
         self.spent.writing += started.elapsed();
-        self.state.samples += count;
+        self.spent.images += 1;
+        self.state.samples += count as u64;
         Ok(())
     }
 
@@ -255,6 +298,9 @@ impl Device {
             }
             self.last_end = Some(*end);
         }
+        // A few are lost where an image ends between the parts of a sample.
+        let is_losing = missing > times.len() as u64 / 10 + 2;
+        self.losing = if is_losing { self.losing + 1 } else { 0 };
         self.lose(missing);
     }
 
@@ -269,17 +315,16 @@ impl Device {
     fn slow_down(&mut self) -> Result<(), Refusal> {
         let ordinal = self.state.device_id;
         let stopped_ns = now_ns();
-        let _ = self.sampling.stop();
+        let _ = timed(&mut self.spent.stopping, || self.sampling.stop());
         self.runs = false;
         self.fetch_rest()?;
         let interval = self.state.interval_ns;
         self.state.interval_ns = interval.saturating_mul(2).min(interval.max(MAX_INTERVAL_NS));
         log!(
-            "device {ordinal}: hardware buffer full, samples every {} ns from now on",
+            "device {ordinal}: samples are lost, one every {} ns from now on",
             self.state.interval_ns
         );
-        self.sampling
-            .configure(&self.config, HARDWARE_BUFFER_BYTES, self.state.interval_ns)
+        self.configure_again()
             .map_err(|failure| refusals::failed(&failure, ordinal))?;
         self.guest.problem(
             "counters_slowed_down",
@@ -296,6 +341,18 @@ impl Device {
         self.start()?;
         self.lose(gap / interval);
         Ok(())
+    }
+
+    /// With the present interval; the device is taken anew where CUPTI wants that.
+    fn configure_again(&mut self) -> Result<(), Failure> {
+        let interval = self.state.interval_ns;
+        let first = self.sampling.configure(&self.config, HARDWARE_BUFFER_BYTES, interval);
+        first.or_else(|failure| {
+            log!("device {}: {failure}; it is taken anew", self.state.device_id);
+            self.sampling.enable_again()?;
+            self.sampling.configure(&self.config, HARDWARE_BUFFER_BYTES, interval)?;
+            self.sampling.empty(&mut self.image)
+        })
     }
 
     fn keep(&mut self, frame: &Frame) -> Result<(), Refusal> {
@@ -334,13 +391,36 @@ impl Device {
     }
 }
 
-/// An image of about [`IMAGE_BYTES`], and the samples that it holds.
-fn image(sampling: &Sampling, names: &Names) -> Result<(Vec<u8>, u32), cupti_sys::counters::Failure> {
-    let [few, more] = [64, 128].map(|samples| sampling.image(names, samples).map(|image| image.len()));
+impl Drop for Device {
+    fn drop(&mut self) {
+        let state = &self.state;
+        log!(
+            "device {}: {} samples of {} metrics, {} lost, {} images of {} bytes for {} samples, {} bytes written, {:?}",
+            state.device_id,
+            state.samples,
+            state.metrics.len(),
+            state.lost_samples,
+            self.spent.images,
+            state.image_bytes,
+            state.image_samples,
+            state.raw_bytes,
+            self.spent
+        );
+    }
+}
+
+/// An empty image, and the samples that it holds.
+fn image(sampling: &Sampling, names: &Names, interval: Duration) -> Result<(Vec<u8>, u32), Failure> {
+    let [few, more] = [64, 128].map(|samples| sampling.image_bytes(names, samples));
     let a_sample = (more?.saturating_sub(few?) / 64).max(1);
-    let samples = (IMAGE_BYTES / a_sample).clamp(*IMAGE_SAMPLES.start(), *IMAGE_SAMPLES.end());
+    let in_time = usize::try_from(IMAGE_TIME.as_nanos() / interval.as_nanos().max(1)).unwrap_or(usize::MAX);
+    let samples = in_time
+        .min(IMAGE_BYTES / a_sample)
+        .clamp(*IMAGE_SAMPLES.start(), *IMAGE_SAMPLES.end());
     let samples = u32::try_from(samples).unwrap_or(u32::MAX);
-    Ok((sampling.image(names, samples)?, samples))
+    let mut image = vec![0_u8; sampling.image_bytes(names, samples)?];
+    sampling.empty(&mut image)?;
+    Ok((image, samples))
 }
 
 /// Links within a runtime folder are gone when the samples are evaluated. A bare name stays one.

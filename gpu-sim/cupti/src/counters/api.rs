@@ -9,7 +9,7 @@ use cupti_sys::counters::params::*;
 
 use super::images::{self, Data};
 use super::metrics::{self, CHIP, METRICS};
-use super::sampler::Sampler;
+use super::sampler::{Sampler, Taken};
 use crate::api::{exports, without_driver};
 use crate::driver::attach;
 use crate::faults::faults;
@@ -311,10 +311,13 @@ exports! {
         let params = params(pointer)?;
         let image = bytes_mut(params.image, params.size)?;
         let data = Data::read(image).ok_or(ERROR_INVALID_PARAMETER)?;
-        let (samples, more, overflow) = sampler(params.object, |sampler| Ok(sampler.take(data.room() - data.len())))?;
+        let taken = sampler(params.object, |sampler| Ok(sampler.take(data.room() - data.len())))?;
+        params.overflow = u8::from(taken == Taken::Overflow);
+        let Taken::Samples(samples, is_full) = taken else {
+            return Err(ERROR_OUT_OF_MEMORY);
+        };
         images::append(image, &samples);
-        params.stop_reason = if more { DECODE_STOPPED_IMAGE_FULL } else { DECODE_STOPPED_AT_END };
-        params.overflow = u8::from(overflow);
+        params.stop_reason = if is_full { DECODE_STOPPED_IMAGE_FULL } else { DECODE_STOPPED_AT_END };
         Ok(())
     }
     fn cuptiPmSamplingGetCounterDataInfo(pointer: *mut PmGetCounterDataInfo) {

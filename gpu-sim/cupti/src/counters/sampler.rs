@@ -9,9 +9,18 @@ use super::activity::{self, Busy};
 use super::images::Sample;
 use super::metrics::METRICS;
 
-/// Bytes of the hardware buffer that a sample takes, and each of its metrics.
-const SAMPLE_BYTES: usize = 512;
-const METRIC_BYTES: usize = 32;
+/// Bytes of the hardware buffer that each metric of a sample takes, about as on an H100.
+const METRIC_BYTES: usize = 900;
+/// A decode takes this much from the hardware buffer, whatever room its image has, as an H100 does.
+const DECODE_BYTES: usize = 16 << 20;
+
+/// What came of a decode.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// Samples, and whether there is room for no more.
+    Samples(Vec<Sample>, bool),
+    Overflow,
+}
 
 /// Sampling of one device.
 #[derive(Debug)]
@@ -19,8 +28,9 @@ pub(crate) struct Sampler {
     pub(crate) device: u32,
     pub(crate) metrics: Vec<u32>,
     interval: u64,
-    /// Samples that the hardware buffer holds.
+    /// Samples that the hardware buffer holds, and that a decode takes from it.
     room: u64,
+    at_once: u64,
     /// Stretches of samples in the hardware buffer: begin of the first, and how many.
     held: VecDeque<(u64, u64)>,
     /// Everything before was sampled, or found no room; `None` before the first start.
@@ -36,6 +46,7 @@ impl Sampler {
             metrics: Vec::new(),
             interval: 0,
             room: 0,
+            at_once: 0,
             held: VecDeque::new(),
             clock: None,
             runs: false,
@@ -43,8 +54,9 @@ impl Sampler {
     }
 
     pub(crate) fn configure(&mut self, metrics: Vec<u32>, buffer_bytes: usize, interval: u64, room: Option<u64>) {
-        let bytes = SAMPLE_BYTES + metrics.len() * METRIC_BYTES;
+        let bytes = METRIC_BYTES * metrics.len().max(1);
         self.room = room.unwrap_or((buffer_bytes / bytes) as u64);
+        self.at_once = (DECODE_BYTES / bytes) as u64;
         self.metrics = metrics;
         self.interval = interval;
     }
@@ -82,16 +94,20 @@ impl Sampler {
         fits < new
     }
 
-    /// Up to `most` samples, whether more are waiting, and whether some were lost for lack of room.
-    pub(crate) fn take(&mut self, most: usize) -> (Vec<Sample>, bool, bool) {
-        let overflow = self.overflown();
-        let mut samples = Vec::new();
+    /// What the next decode gives, up to `most` samples. Others that it takes from the buffer are lost. An overflow of the
+    /// buffer is told once, without samples.
+    pub(crate) fn take(&mut self, most: usize) -> Taken {
+        if self.overflown() {
+            return Taken::Overflow;
+        }
+        let (mut samples, mut left) = (Vec::new(), self.at_once);
         if let Some((first, _)) = self.held.front() {
             let busy = activity::since(self.device, *first);
             let mut busy = &busy[..];
             while let Some((start, count)) = self.held.pop_front() {
-                let taken = count.min((most - samples.len()) as u64);
-                for index in 0..taken {
+                let taken = count.min(left);
+                left -= taken;
+                for index in 0..taken.min((most - samples.len()) as u64) {
                     let start = start + index * self.interval;
                     while busy.first().is_some_and(|one| one.end <= start) {
                         busy = &busy[1..];
@@ -104,7 +120,8 @@ impl Sampler {
                 }
             }
         }
-        (samples, !self.held.is_empty(), overflow)
+        let is_full = samples.len() == most;
+        Taken::Samples(samples, is_full)
     }
 
     fn sample(&self, start: u64, busy: &[Busy]) -> Sample {
@@ -144,13 +161,23 @@ mod tests {
         sampler.configure(vec![0], 0, 1_000, Some(10));
         sampler.start();
         std::thread::sleep(std::time::Duration::from_millis(1));
-        let (samples, more, overflow) = sampler.take(4);
-        assert_eq!((samples.len(), more, overflow), (4, true, true));
+        assert_eq!(sampler.take(4), Taken::Overflow);
         sampler.stop();
-        let before = samples[3].end;
-        let (samples, more, _) = sampler.take(1_000);
-        assert!(!more && samples.len() >= 6);
-        assert_eq!(samples[0].start, before);
-        assert_eq!(sampler.take(10), (Vec::new(), false, false));
+        let Taken::Samples(samples, is_full) = sampler.take(1_000) else {
+            panic!("an overflow is told twice");
+        };
+        assert!(!is_full && samples.len() >= 10);
+        assert_eq!(sampler.take(10), Taken::Samples(Vec::new(), false));
+    }
+
+    #[test]
+    fn what_an_image_has_no_room_for_is_lost() {
+        let mut sampler = Sampler::new(14);
+        sampler.configure(vec![0], 0, 1_000, Some(1_000_000));
+        sampler.start();
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        sampler.stop();
+        assert!(matches!(sampler.take(4), Taken::Samples(samples, true) if samples.len() == 4));
+        assert_eq!(sampler.take(10), Taken::Samples(Vec::new(), false));
     }
 }
