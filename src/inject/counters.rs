@@ -241,9 +241,9 @@ impl Sampler {
     fn find_tools(&self) -> Result<Tools, Refusal> {
         let cupti = attach::find_cupti(self.guest).map_err(|problem| ("no_cupti", problem.message))?;
         log!("counters: {} (API {})", cupti.path.display(), cupti.version);
-        // A libcupti that is torn down before our last call takes the host with it.
-        entry::finish_at_exit();
         let helpers = cupti_sys::counters::prepare(&cupti).map_err(|why| refusals::unavailable(&why))?;
+        // A libcupti or libnvperf that is torn down before our last call takes the host with it.
+        entry::finish_at_exit();
         let _ = self.guest.counters.cupti.set(cupti.clone());
         let no_driver = || {
             (
@@ -285,6 +285,7 @@ impl Sampler {
     }
 
     fn look_for_devices(&mut self, tools: &Tools, wanted: &CountersConfig) {
+        let devices = self.devices.len();
         for ordinal in tools.contexts.devices() {
             if self.refused.contains(&ordinal) || self.devices.contains_key(&ordinal) {
                 continue;
@@ -295,6 +296,11 @@ impl Sampler {
             }
         }
         self.each(Device::start);
+        if self.devices.len() > devices {
+            self.each(Device::fetch);
+            // What these calls were the first to make is torn down before what was there when the libraries were loaded.
+            entry::finish_at_exit();
+        }
     }
 
     /// Does this with every device; those that fail are given back.

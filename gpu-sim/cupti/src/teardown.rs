@@ -20,7 +20,16 @@ static AT_LOAD: extern "C" fn() = {
     register
 };
 
-#[cfg_attr(test, expect(dead_code, reason = "only the loaded library is torn down"))]
+/// What a call is the first to make is torn down sooner than the library: before the handlers of clients that registered
+/// theirs between.
+pub(crate) fn tear_down_sooner() {
+    static DONE: std::sync::Once = std::sync::Once::new();
+    DONE.call_once(|| {
+        // SAFETY: as above.
+        unsafe { libc::atexit(tear_down) };
+    });
+}
+
 extern "C" fn tear_down() {
     TORN_DOWN.store(true, Ordering::Release);
 }

@@ -13,7 +13,7 @@ use super::sampler::{Sampler, Taken};
 use crate::api::{exports, without_driver};
 use crate::driver::attach;
 use crate::faults::faults;
-use crate::teardown::die_if_torn_down;
+use crate::teardown::{die_if_torn_down, tear_down_sooner};
 use crate::version::api_version;
 
 /// Profiler hosts and samplers by their handles.
@@ -244,6 +244,7 @@ exports! {
     fn cuptiPmSamplingEnable(pointer: *mut PmEnable) {
         let params = params(pointer)?;
         params.object = enable(params.device)? as *mut c_void;
+        tear_down_sooner();
         Ok(())
     }
     fn cuptiPmSamplingDisable(pointer: *mut PmDisable) {
@@ -283,6 +284,7 @@ exports! {
         })
     }
     fn cuptiPmSamplingStop(pointer: *mut PmStop) {
+        die_if_torn_down("cuptiPmSamplingStop");
         sampler(params(pointer)?.object, |sampler| {
             if !sampler.runs() {
                 return Err(ERROR_INVALID_OPERATION);
