@@ -2,13 +2,14 @@
 # Hardware counters on a GPU machine: bash benches/h100/counters/run.sh STAGE[=SECONDS]...
 #
 #   first   does it work and what does it cost: kernels of known behaviour, counters alone and with records; intervals and
-#           sets; the loop's step against unprofiled, in turns; two samplers at once; CPU time of sampling and evaluation
+#           sets; the loop's step against unprofiled, in turns; two samplers at once; CPU time of sampling and evaluation.
+#           Its step `parts` (60 s, ONLY=parts) tells where the time of a sample goes, by number and kind of metrics
 #
 # Each stage takes 400 s at most unless told otherwise; ONLY=a,b runs the steps that have a or b in their name. Results go to
 # $OUT (default: target/h100): counters_STAGE.json, and one small session with its raw samples, counters_session.tar.
 # The colonel binaries are looked for in carry/bin, then target/release, then target/debug.
 set -uo pipefail
-[ $# -gt 0 ] || { sed -n '4,5s/^# *//p' "$0"; exit 2; }
+[ $# -gt 0 ] || { sed -n '4,6s/^# *//p' "$0"; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../../.." && pwd)
 out=${OUT:-$root/target/h100}

@@ -3,6 +3,7 @@
 import argparse
 import json
 import random
+import re
 import statistics
 import subprocess
 import sys
@@ -69,6 +70,33 @@ def cost(session: common.Session) -> dict:
     return found
 
 
+# Sets that show what a metric costs: how many, and which.
+PARTS = {
+    "1": "dram_read_throughput",
+    "4": "dram_read_throughput,dram_write_throughput,dram_throughput,dram_read_bytes",
+    "8": "dram,tensor,sm_throughput,sm_active",
+    "18": "all",
+    "tensor": "tensor_active",
+    "sm_throughput": "sm_throughput",
+    "sm_active": "sm_active",
+    "warps_active": "warps_active",
+    "instructions": "instructions",
+    "l2": "l2",
+    "l1": "l1",
+    "pcie": "pcie",
+}
+UNITS = {"ns": 1e-3, "us": 1.0, "µs": 1.0, "ms": 1e3, "s": 1e6}
+
+
+def microseconds(text: str) -> dict[str, float]:
+    """The times and counts of a line of the guest's: `decoding: 1.2ms, decodes: 3`."""
+    times = re.findall(r"(\w+): ([0-9.]+)(ns|us|µs|ms|s)\b", text)
+    counts = re.findall(r"(\w+): ([0-9]+)(?=[,} ])", text)
+    return {name: float(value) * UNITS[unit] for name, value, unit in times} | {
+        name: float(value) for name, value in counts
+    }
+
+
 class First:
     def __init__(self, arguments: argparse.Namespace, scratch: Path) -> None:
         self.arguments = arguments
@@ -80,7 +108,8 @@ class First:
     def run(self, options: list[str], command: list[str], keep: bool = False, **environment: str) -> dict:
         ran, session = self.colonel.run(options, command, timeout=150, **environment)
         # Where the guest's thread spent its time, with COLONEL_LOG.
-        spent = [line for line in ran.err.splitlines() if "Spent" in line]
+        words = ("Spent", "metrics chosen", "samples are lost", "taken anew")
+        spent = [line for line in ran.err.splitlines() if any(word in line for word in words)]
         found = ran.figures() | {"says": ran.line, "spent": spent}
         if session is None:
             return found | {"ok": False}
@@ -107,6 +136,39 @@ class First:
     def interval(self, interval: str, metrics: str = "all") -> dict:
         options = ["--mode", "counters", f"--counters={metrics}", "--counters-interval", interval]
         return self.run(options, [self.known, "--seconds", "3", "--graph"], COLONEL_LOG="1")
+
+    def parts(self, seconds: float = 60) -> dict:
+        """What a sample costs in the guest, part by part, by metrics and interval; rows where time is left."""
+        runs = [("18", "100us"), ("1", "100us"), ("4", "100us"), ("8", "100us"), ("18", "50us"), ("8", "20us")]
+        runs += [(name, "100us") for name in PARTS if not name.isdigit()] + [("18", "200us"), ("18", "20us")]
+        found: dict = {"ok": True}
+        begin = time.monotonic()
+        for name, interval in runs:
+            if time.monotonic() - begin > seconds - 4:
+                found.setdefault("skipped", []).append(f"{name} {interval}")
+                continue
+            options = ["--mode", "counters", f"--counters={PARTS[name]}", "--counters-interval", interval]
+            # Evaluating is measured elsewhere, but for the first.
+            later = ["--no-analyze"] if found.keys() != {"ok"} else []
+            ran = self.run([*options, *later], [self.known, "--seconds", "1"], COLONEL_LOG="1")
+            one = (ran.get("sampled") or [{}])[0]
+            counted = one.get("samples", 0)
+            row = {key: ran.get(key) for key in ("code", "problems", "evaluation", "spent")}
+            row |= {key: one.get(key) for key in ("samples", "lost_samples", "interval_ns", "cpu_ns", "image_samples")}
+            row["metrics"] = len(one.get("metrics", []))
+            row |= {key: ran.get(key) for key in ("image_bytes_per_sample", "raw_bytes_per_sample")}
+            summary = [line for line in ran["spent"] if "Spent" in line]
+            if summary and counted:
+                parts = microseconds(summary[-1].split("Spent", 1)[1])
+                row["us_per_sample"] = {
+                    key: round(parts[key] / counted, 3)
+                    for key in ("decoding", "asking_times", "compressing", "writing", "emptying")
+                    if key in parts
+                }
+                row["figures"] = parts
+            found[f"{name} {interval}"] = row
+            found["ok"] = found["ok"] and ran.get("code") == 0 and counted > 0
+        return found
 
     def two_at_once(self) -> dict:
         """The second gets a clear refusal, and both programs run."""
@@ -218,6 +280,7 @@ def main() -> None:
         alone = ["--mode", "counters"]
         steps = {
             "alone": lambda: first.run(alone, [first.known, "--seconds", "1"], COLONEL_LOG="1"),
+            "parts": first.parts,
             "records": lambda: first.run(["--counters"], [first.known, "--seconds", "1", "--graph"]),
             "kept": lambda: first.run(["--counters", "--keep-samples"], [first.known, *short, "--graph"], keep=True),
             "copy_alone": first.copy_alone,
