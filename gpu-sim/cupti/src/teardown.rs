@@ -40,6 +40,14 @@ pub(crate) fn die_if_torn_down(function: &str) {
         return;
     }
     say(&format!("gpu-sim: {function} after libcupti was torn down\n"));
+    // A fault comes to threads that have its signal blocked, too.
+    // SAFETY: a set of signals of this frame's, made empty before it is used.
+    unsafe {
+        let mut fault: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut fault);
+        libc::sigaddset(&raw mut fault, libc::SIGSEGV);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const fault, std::ptr::null_mut());
+    }
     // A handler that returns meets the fault again, as it would at a bad address.
     loop {
         // SAFETY: no preconditions.
