@@ -29,7 +29,7 @@ const IMAGE_BYTES: usize = 32 << 20;
 /// Samples of an image: those of this time, within limits.
 const IMAGE_TIME: Duration = Duration::from_millis(200);
 const IMAGE_SAMPLES: std::ops::RangeInclusive<usize> = 64..=4096;
-/// An image is stored once it is half full, or has waited this long: to store and empty one costs what its size costs.
+/// An image is stored once it is three quarters full, or has waited this long: to store and empty one costs what its size costs.
 const STORE_EVERY: Duration = Duration::from_millis(100);
 /// Images on end that samples were missing in, until the interval is lengthened: once may be chance.
 const LOSING_IMAGES: u32 = 3;
@@ -250,8 +250,8 @@ impl Device {
         })
         .map_err(failed)?;
         let is_full = decoded.stop_reason == DECODE_STOPPED_IMAGE_FULL;
-        let is_half_full = held.completed >= self.state.image_samples as usize / 2;
-        let is_due = is_full || is_half_full || !self.runs || self.filled_since.elapsed() > STORE_EVERY;
+        let is_nearly_full = held.completed >= self.state.image_samples as usize / 4 * 3;
+        let is_due = is_full || is_nearly_full || !self.runs || self.filled_since.elapsed() > STORE_EVERY;
         if is_due && held.completed > 0 {
             self.store(held.completed)?;
             self.spent.partial += held.populated.saturating_sub(held.completed) as u64;
