@@ -241,6 +241,14 @@ fn a_chip_without_a_timer_is_sampled_by_its_clock() {
     assert!(samples.iter().all(|(start, end)| end - start == 80 * US));
 }
 
+/// Taking a GPU took 0.6 s on the H100, and what ended meanwhile was torn down under our calls.
+#[test]
+fn a_program_that_ends_while_its_gpu_is_being_taken_ends_well() {
+    let setup = decode("--steps 5 --kernels 8").options("--counters");
+    let ended = setup.fault("slow-counters=600").run().assert_code(0);
+    assert_eq!(ended.session().count("kernels"), ended.count().kernels);
+}
+
 #[test]
 fn a_killed_process_leaves_the_samples_that_were_fetched() {
     let mut running = decode("--steps 1000000 --kernels 24 --graph --step-us 4000")

@@ -27,6 +27,7 @@ pub(crate) struct Faults {
     pub(crate) hang_flush: bool,
     pub(crate) counters: Option<u32>,
     pub(crate) counters_room: Option<u64>,
+    pub(crate) slow_counters_ms: Option<u64>,
     pub(crate) unknown_chip: bool,
     pub(crate) no_time_trigger: bool,
 }
@@ -77,6 +78,7 @@ impl Faults {
             "hang-flush" => self.hang_flush = true,
             "counters" => self.counters = Some(code()?),
             "counters-room" => self.counters_room = Some(every()?),
+            "slow-counters" => self.slow_counters_ms = Some(number()?),
             "unknown-chip" => self.unknown_chip = true,
             "no-time-trigger" => self.no_time_trigger = true,
             _ => return Err("is not a fault; gpu-sim/README.md lists them"),

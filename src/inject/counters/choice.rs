@@ -5,6 +5,7 @@ use std::ffi::CStr;
 use cupti_sys::counters::{Failure, Host, Names};
 use cupti_sys::functions::Functions;
 
+use crate::inject::counters::device::before_teardown;
 use crate::schema::counters::Wanted;
 use crate::schema::samples::SampledMetric;
 
@@ -39,7 +40,7 @@ pub(super) fn choose(
     wanted: &[Wanted],
 ) -> Result<Choice, Failure> {
     // That the chip is unknown is told as such, not as a lack of every metric.
-    drop(Host::new(functions, chip, Some(availability))?);
+    drop(before_teardown(Host::new(functions, chip, Some(availability)))?);
     let mut choice = Choice::default();
     for wanted in wanted {
         let (name, unit, sources): (&str, _, Vec<&str>) = match wanted {
@@ -55,7 +56,7 @@ pub(super) fn choose(
             let config = one_pass(functions, chip, availability, &Names::new(names))?;
             Some((source, config))
         });
-        match fitting {
+        match before_teardown(fitting) {
             Some((source, config)) => {
                 choice.metrics.push(SampledMetric {
                     name: name.to_owned(),

@@ -14,6 +14,7 @@ use crate::inject::config::CountersConfig;
 use crate::inject::counters::choice::choose;
 use crate::inject::counters::refusals::{self, Refusal};
 use crate::inject::descriptors;
+use crate::inject::entry;
 use crate::inject::guest::Guest;
 use crate::inject::log::log;
 use crate::inject::losses::Reason;
@@ -100,6 +101,13 @@ fn timed<T>(spent: &mut Duration, act: impl FnOnce() -> T) -> T {
     done
 }
 
+/// What such a call was the first to make, the process's exit tears down before all that was there already: with us still
+/// within CUPTI a program that ended then died (H100). So our handler is put in front again, and waits for us.
+pub(super) fn before_teardown<T>(called: T) -> T {
+    entry::finish_at_exit();
+    called
+}
+
 impl Device {
     /// Takes the device and readies everything; sampling does not run yet.
     pub(super) fn open(
@@ -112,16 +120,16 @@ impl Device {
         let functions = &cupti.functions;
         let failed = |failure| refusals::failed(&failure, ordinal);
         let opened = Instant::now();
-        let chip = chip(functions, ordinal).map_err(failed)?;
+        let chip = before_teardown(chip(functions, ordinal)).map_err(failed)?;
         // Before the device is taken: it may fail after.
-        let availability = availability(functions, ordinal).map_err(failed)?;
+        let availability = before_teardown(availability(functions, ordinal)).map_err(failed)?;
         let choice = choose(functions, &chip, &availability, &wanted.metrics).map_err(failed)?;
         let chip = chip.to_string_lossy().into_owned();
         if choice.metrics.is_empty() {
             return Err(refusals::no_metric(ordinal, &chip));
         }
         let choosing = opened.elapsed();
-        let sampling = Sampling::enable(functions, ordinal).map_err(failed)?;
+        let sampling = before_teardown(Sampling::enable(functions, ordinal)).map_err(failed)?;
         let interval_ns = u64::try_from(wanted.interval.as_nanos()).unwrap_or(u64::MAX);
         // The size of an image is only known then.
         sampling

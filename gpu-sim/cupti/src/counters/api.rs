@@ -252,6 +252,10 @@ exports! {
         samplers().remove(&(params(pointer)?.object as usize)).map(|_| ()).ok_or(ERROR_INVALID_PARAMETER)
     }
     fn cuptiPmSamplingSetConfig(pointer: *mut PmSetConfig) {
+        if let Some(milliseconds) = faults().slow_counters_ms {
+            std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+        }
+        die_if_torn_down("cuptiPmSamplingSetConfig");
         let params = params(pointer)?;
         let config = images::metrics_of_config(bytes(params.config, params.config_size)?).ok_or(ERROR_INVALID_PARAMETER)?;
         if metrics::passes(&config) != 1 {
