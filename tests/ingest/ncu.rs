@@ -118,3 +118,42 @@ fn a_page_without_launches_is_empty_and_what_is_no_page_is_refused() {
     let error = ingested("\"ID\",\"Process ID\"\n\"0\",\"4711\"\n").err().unwrap();
     insta::assert_snapshot!(error, @r#"what ncu printed is no raw page of ncu: launch 0 has no "Kernel Name"; make one with `ncu --import REPORT.ncu-rep --csv --page raw`"#);
 }
+
+/// What ncu 2025.3.1 printed on an H100.
+#[test]
+fn a_page_of_a_real_ncu_is_read() {
+    let (session, launches, _fixture) = ingested(include_str!("../nsight/recorded/matmul_ncu.csv")).unwrap();
+    assert_eq!((launches.launches, launches.without_duration), (2, 0));
+    let columns = [
+        "start_ns",
+        "end_ns",
+        "short_name",
+        "grid_x",
+        "block_x",
+        "registers_per_thread",
+        "dynamic_shared_bytes",
+    ];
+    insta::assert_snapshot!(text(&session, "kernels", &columns), @r"
+    1000000 1016928 distribution_elementwise_grid_stride_kernel 1056 256 44 0
+    1016928 1048448 nvjet_sm90_hsh_256x128_64x4_1x2_h_bz_coopA_NNT 2 384 168 213188
+    ");
+    let figures = text(
+        &session,
+        "kernel_counters",
+        &["correlation_id", "metric", "value", "unit"],
+    );
+    let of_use: Vec<&str> = figures
+        .lines()
+        .filter(|line| line.contains("throughput.avg.pct_of_peak_sustained_elapsed"))
+        .collect();
+    insta::assert_snapshot!(of_use.join("\n"), @r"
+    1 gpu__compute_memory_throughput.avg.pct_of_peak_sustained_elapsed 12.340 %
+    1 gpu__dram_throughput.avg.pct_of_peak_sustained_elapsed 0.020 %
+    1 lts__throughput.avg.pct_of_peak_sustained_elapsed 16.210 %
+    1 sm__throughput.avg.pct_of_peak_sustained_elapsed 63.630 %
+    2 gpu__compute_memory_throughput.avg.pct_of_peak_sustained_elapsed 57.110 %
+    2 gpu__dram_throughput.avg.pct_of_peak_sustained_elapsed 7.970 %
+    2 lts__throughput.avg.pct_of_peak_sustained_elapsed 33.320 %
+    2 sm__throughput.avg.pct_of_peak_sustained_elapsed 73.310 %
+    ");
+}

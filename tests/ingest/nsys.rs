@@ -228,3 +228,43 @@ fn what_is_no_export_is_refused() {
     });
     insta::assert_snapshot!(renamed, @"`/report.sqlite` has schema 3.28.1, whose table `CUPTI_ACTIVITY_KIND_KERNEL` lacks the column `gridX`; colonel knows 3.11 to 3.28");
 }
+
+/// What nsys 2025.3.1 exported on an H100.
+#[test]
+fn an_export_of_a_real_nsys_is_read() {
+    let fixture = Fixture::new();
+    let database = fixture.folder.path().join("recorded.sqlite");
+    let connection = rusqlite::Connection::open(&database).unwrap();
+    connection
+        .execute_batch(include_str!("../nsight/recorded/matmul_nsys.sql"))
+        .unwrap();
+    const SUM: &str = "SELECT sum(end - start) FROM CUPTI_ACTIVITY_KIND_KERNEL";
+    let total: i64 = connection.query_row(SUM, [], |row| row.get(0)).unwrap();
+    drop(connection);
+    let (_fixture, session) = fixture.fill("process", |ingest| ingest.nsys_sqlite(&database)).unwrap();
+    let kernels = text(&session, "kernels", &["start_ns", "end_ns"]);
+    let durations = kernels.lines().map(|line| {
+        let (start, end) = line.split_once(' ').unwrap();
+        end.parse::<i64>().unwrap() - start.parse::<i64>().unwrap()
+    });
+    assert_eq!((kernels.lines().count(), durations.sum::<i64>()), (21, total));
+    let columns = [
+        "short_name",
+        "grid_x",
+        "block_x",
+        "dynamic_shared_bytes",
+        "registers_per_thread",
+    ];
+    let kernels = text(&session, "kernels", &columns);
+    insta::assert_snapshot!(kernels.lines().take(2).collect::<Vec<_>>().join("\n"), @r"
+    distribution_elementwise_grid_stride_kernel 1056 256 0 44
+    nvjet_sm90_hsh_256x128_64x4_1x2_h_bz_coopA_NNT 2 384 213188 168
+    ");
+    // Of its warnings none concerns what is read.
+    assert_eq!(
+        session.manifest().problems.len(),
+        0,
+        "{:?}",
+        session.manifest().problems
+    );
+}
