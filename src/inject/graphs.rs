@@ -6,7 +6,7 @@
 //! the ids of executables, so it is asked as a window opens, and not before. Only with NVTX; else the calls pass through.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 mod asking;
@@ -48,6 +48,8 @@ pub(crate) struct Graphs {
     captures: Captures,
     graphs: Mutex<HashMap<Handle, Graph>>,
     execs: Mutex<Execs>,
+    /// Counts what came or went, so that nothing is put back over it.
+    changes: AtomicU64,
     /// Contexts in which graphs were captured or instantiated.
     contexts: Mutex<BTreeSet<Handle>>,
     asking: Asking,
@@ -178,6 +180,7 @@ impl Graphs {
     /// An executable was made of a graph.
     fn instantiated(&self, guest: &Guest, exec: Handle, graph: Handle) {
         let runs = self.expanded(guest, graph);
+        self.changes.fetch_add(1, Ordering::AcqRel);
         let mut execs = lock(&self.execs);
         // Its handle may have been that of one whose end was not seen.
         execs.known.remove(&exec);
@@ -229,6 +232,7 @@ impl Graphs {
     /// An executable is about to go. It may just have been launched, in a window that opens now.
     fn forget_exec(&self, guest: &Guest, exec: Handle) {
         self.tell_own(guest, exec);
+        self.changes.fetch_add(1, Ordering::AcqRel);
         let mut execs = lock(&self.execs);
         execs.known.remove(&exec);
         execs.untold.remove(&exec);

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use crate::inject::entry;
 use crate::inject::graphs::captures::{Capture, PER_THREAD};
-use crate::inject::graphs::{Execs, Handle, Path};
+use crate::inject::graphs::contexts::Withheld;
+use crate::inject::graphs::{Handle, Path};
 use crate::inject::guard;
 use crate::inject::guest::Guest;
 use crate::inject::nvtx;
@@ -93,7 +94,7 @@ impl GraphCall {
         };
         kept_quiet((), || match before {
             // Also one that failed.
-            Before::Releasing(execs) => guest.graphs.released(device(words[0]), execs),
+            Before::Releasing(execs) => guest.graphs.released(guest, device(words[0]), execs),
             Before::Ended(ended) if status == 0 => {
                 // SAFETY: the call has succeeded, so it wrote there.
                 let graph = unsafe { given(words[1]) };
@@ -145,7 +146,7 @@ impl GraphCall {
 enum Before {
     Nothing,
     Ended(Arc<Capture>),
-    Releasing(Execs),
+    Releasing(Withheld),
 }
 
 /// A `CUdevice`, an int, as a word whose upper half is anything.

@@ -135,9 +135,9 @@ pub(crate) fn quietly<T>(act: impl FnOnce() -> T) -> T {
     act()
 }
 
-/// True where NVTX's calls on this thread are ignored: it is in our own code, or in a signal handler that came over it.
+/// True on a thread that is in our own code, or in a signal handler that came over it; false on one that ends.
 pub(crate) fn is_quiet() -> bool {
-    LOCAL.try_with(|local| local.inside.get()).unwrap_or(true)
+    LOCAL.try_with(|local| local.inside.get()).unwrap_or(false)
 }
 
 struct Inside<'a>(&'a Cell<bool>);
