@@ -212,7 +212,9 @@ impl Evaluator for NcuEvaluator {
             session.add_problem("ncu_stopped", why);
         }
         let complaints = complaints(&said);
-        let failed = exit.code.filter(|code| *code != 0 && complaints.is_empty());
+        // A command that fails before CUDA is never connected to, and ncu gives its code.
+        let is_ours = code_of_target(&said).is_none();
+        let failed = exit.code.filter(|code| *code != 0 && complaints.is_empty() && is_ours);
         if let Some(code) = failed.filter(|_| !said.contains("==PROF== Connected to process")) {
             session.add_problem("ncu_refused", refusal(code, &self.options(session.path())));
         }
