@@ -11,7 +11,7 @@ use super::sessions_dir::SessionsDirArgs;
 use crate::counters;
 use crate::counters::shard::{self, Shard};
 use crate::report::{rows_table, terminal_width};
-use crate::schema::counters::METRICS;
+use crate::schema::counters::{self as metrics, BUNDLES, METRICS};
 use crate::schema::manifest::Session as Manifest;
 use crate::session::{LATEST, Life, Session, SessionWriter};
 
@@ -80,8 +80,15 @@ fn list() -> anyhow::Result<ExitCode> {
         cells.map(str::to_owned).to_vec()
     });
     let heads = ["set", "metric", "unit", "meaning"].map(str::to_owned);
-    let table = rows_table(&heads, &rows.collect::<Vec<_>>(), terminal_width());
-    answer(&table)?;
+    let by_set = rows_table(&heads, &rows.collect::<Vec<_>>(), terminal_width());
+    let sets = BUNDLES.iter().map(|bundle| {
+        let every = metrics::interval(&metrics::wanted(bundle.name).0);
+        let cells = [bundle.name, &format!("{every:?}"), &bundle.words.join(", "), bundle.doc];
+        cells.map(str::to_owned).to_vec()
+    });
+    let heads = ["set", "every", "has", "for"].map(str::to_owned);
+    let sets = rows_table(&heads, &sets.collect::<Vec<_>>(), terminal_width());
+    answer(&format!("{by_set}\n{sets}"))?;
     Ok(ExitCode::from(exit_code::YES))
 }
 

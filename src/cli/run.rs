@@ -21,7 +21,7 @@ use crate::run::evaluators::EvaluatorKind;
 use crate::run::flavors::{FLAVORS, Flavor};
 use crate::run::knobs::Knobs;
 use crate::run::{Choice, Counters, Gate, GateBy, Launch, Mode, Outcome, RunError, Settings, Summary, Trace};
-use crate::schema::counters::ALL;
+use crate::schema::counters::DEFAULT;
 use crate::schema::env as variables;
 use crate::schema::manifest::SessionState;
 use crate::session::{Session, SessionError};
@@ -56,13 +56,13 @@ pub struct Args {
     /// Record more: `api` (calls of the CUDA runtime and driver), `nvtx` (NVTX ranges)
     #[arg(long, value_name = "KINDS", value_delimiter = ',', value_parser = Trace::parse)]
     trace: Vec<Trace>,
-    /// Sample hardware counters while a window is open: all that fit, or sets and metrics (`colonel counters` lists them)
+    /// Sample hardware counters while a window is open: the set `default`, or others and metrics (`colonel counters` lists them)
     #[arg(
-        long, value_name = "SET|METRIC,…", num_args = 0..=1, require_equals = true, default_missing_value = ALL,
+        long, value_name = "SET|METRIC,…", num_args = 0..=1, require_equals = true, default_missing_value = DEFAULT,
         value_parser = Counters::parse
     )]
     counters: Option<String>,
-    /// Time between two samples of the counters [default: 100us]
+    /// Time between two samples of the counters [default: 100us, or what many metrics keep up with]
     #[arg(long, value_name = "TIME", value_parser = Counters::parse_interval)]
     counters_interval: Option<Duration>,
     /// Leave the counters' raw samples in the session
@@ -180,9 +180,9 @@ fn settings(args: &Args) -> Result<Settings, RunError> {
 
 /// Counters, where they or their mode are asked for.
 fn counters(args: &Args) -> Option<Counters> {
-    let all = || (args.mode == Mode::Counters).then(|| ALL.to_owned());
+    let default = || (args.mode == Mode::Counters).then(|| DEFAULT.to_owned());
     Some(Counters {
-        metrics: args.counters.clone().or_else(all)?,
+        metrics: args.counters.clone().or_else(default)?,
         interval: args.counters_interval,
         keep_samples: args.keep_samples,
     })

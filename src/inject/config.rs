@@ -45,9 +45,6 @@ pub(crate) enum GateBy {
     Auto,
 }
 
-/// Interval between two samples, where none is asked for.
-const COUNTERS_INTERVAL: Duration = Duration::from_micros(100);
-
 /// Hardware counters to sample.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct CountersConfig {
@@ -138,7 +135,7 @@ impl Config {
             parsed.filter(|duration| !duration.is_zero())
         };
         let (after, length) = (nanoseconds(env::AFTER), nanoseconds(env::FOR));
-        let interval = nanoseconds(env::COUNTERS_INTERVAL).unwrap_or(COUNTERS_INTERVAL);
+        let interval = nanoseconds(env::COUNTERS_INTERVAL);
         let counters = text(env::COUNTERS).and_then(|words| {
             let (metrics, unknown) = counters::wanted(&words);
             if !unknown.is_empty() {
@@ -148,7 +145,10 @@ impl Config {
                     "sets or metrics that `colonel counters` lists",
                 );
             }
-            (!metrics.is_empty()).then_some(CountersConfig { metrics, interval })
+            (!metrics.is_empty()).then(|| CountersConfig {
+                interval: interval.unwrap_or_else(|| counters::interval(&metrics)),
+                metrics,
+            })
         });
         let (mut trace_api, mut trace_nvtx) = (false, gate == GateKind::Nvtx);
         for kind in text(env::TRACE)
@@ -237,7 +237,7 @@ mod tests {
         let parsed = |counters| parse(&[(env::SESSION, "/s"), (env::COUNTERS, counters)]).expect("a session is set");
         let config = parsed("tensor,bananas");
         let wanted = config.counters.expect("one of them is known");
-        assert_eq!((wanted.metrics.len(), wanted.interval), (1, COUNTERS_INTERVAL));
+        assert_eq!((wanted.metrics.len(), wanted.interval), (1, Duration::from_micros(100)));
         assert_eq!(config.complaints.len(), 1);
         assert_eq!(parsed("bananas").counters, None);
         let config = parse(&[(env::SESSION, "/s"), (env::RECORDS, "0")]).expect("a session is set");

@@ -157,7 +157,10 @@ impl Counters {
     pub fn parse(text: &str) -> Result<String, String> {
         let (wanted, unknown) = counters::wanted(text);
         match unknown.as_slice() {
-            [] if wanted.is_empty() => Err(format!("names no metric: write `{}`, sets or metrics", counters::ALL)),
+            [] if wanted.is_empty() => Err(format!(
+                "names no metric: write `{}`, sets or metrics",
+                counters::DEFAULT
+            )),
             [] => Ok(text.to_owned()),
             unknown => Err(format!(
                 "`{}` is neither a set ({}) nor a metric: `colonel counters` lists them, and NVIDIA's own names, such as \

@@ -28,8 +28,8 @@ variables! {
     TRACE = "COLONEL_TRACE", "guest", "More record kinds, comma-separated: `api`.";
     NVTX_CHAIN = "COLONEL_NVTX_CHAIN", "guest", "Path of the NVTX injection that another tool had set, which is called first.";
     NVTX_MARKS = "COLONEL_NVTX_MARKS", "guest", "`0`: ends of NVTX ranges are not placed among the launches, so that kernels get no `nvtx_path`. Saves two driver calls a range while a window is open.";
-    COUNTERS = "COLONEL_COUNTERS", "guest", "Hardware counters to sample while a window is open: `all`, sets, colonel's metrics or NVIDIA's, comma-separated. None without it.";
-    COUNTERS_INTERVAL = "COLONEL_COUNTERS_INTERVAL_NS", "guest", "Time between two samples, ns; 100000 without it.";
+    COUNTERS = "COLONEL_COUNTERS", "guest", "Hardware counters to sample while a window is open: sets, colonel's metrics or NVIDIA's, comma-separated. None without it.";
+    COUNTERS_INTERVAL = "COLONEL_COUNTERS_INTERVAL_NS", "guest", "Time between two samples, ns; without it 100000, or longer where the metrics need that.";
     RECORDS = "COLONEL_RECORDS", "guest", "`0`: no kernel or other record is taken, and CUPTI is not subscribed to; hardware counters alone.";
     GUEST = "COLONEL_GUEST", "cli", "Path of libcolonel_guest.so, where it is not beside the program.";
     CUPTI = "COLONEL_CUPTI", "guest", "Path of the libcupti to use where the process has none mapped.";

@@ -17,7 +17,7 @@ const US: i128 = 1_000;
 const LINE: &str = "--steps 60 --kernels 40 --graph --step-us 3000";
 
 fn workload() -> Setup {
-    decode(LINE).options("--counters")
+    decode(LINE).options("--counters=full --counters-interval 100us")
 }
 
 /// Start and end of each sample, in order; every metric has the same ones.
@@ -229,6 +229,32 @@ fn what_the_hardware_had_no_room_for_is_counted_and_the_interval_grows() {
     // A sample that is there and one that is lost is each of a stretch of time of its own.
     let samples = samples(&session);
     assert!(samples.windows(2).all(|pair| pair[0].1 <= pair[1].0), "an overlap");
+}
+
+/// An H100 gave CUPTI_ERROR_UNKNOWN as sampling was started again.
+#[test]
+fn a_device_that_does_not_start_again_is_taken_anew() {
+    let setup = workload().fault("counters-room=25,counters-restarts=1");
+    let ended = setup.run().assert_code(0);
+    let session = ended.session();
+    assert_eq!(session.count("kernels"), ended.count().kernels);
+    let device = sampled(&session);
+    assert!(device.interval_ns > 100_000 && device.lost_samples > 0, "{device:?}");
+    assert!(session.problem("counters_slowed_down").contains("from 100 us"));
+    let starts: BTreeSet<i128> = samples(&session).iter().map(|(start, end)| end - start).collect();
+    assert!(starts.contains(&i128::from(device.interval_ns)), "{starts:?}");
+}
+
+#[test]
+fn where_sampling_never_starts_again_what_came_before_is_kept() {
+    let setup = workload().fault("counters-room=25,counters-starts=1");
+    let ended = setup.run().assert_code(0);
+    let session = ended.session();
+    assert_eq!(session.count("kernels"), ended.count().kernels);
+    let message = session.problem("counters_failed");
+    assert!(message.contains("CUPTI_ERROR_UNKNOWN (999)"), "{message}");
+    assert!(message.contains("the rest of the capture goes on"), "{message}");
+    assert!(!samples(&session).is_empty());
 }
 
 #[test]

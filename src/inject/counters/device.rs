@@ -35,7 +35,7 @@ const STORE_EVERY: Duration = Duration::from_millis(100);
 /// Images on end that samples were missing in, until the interval is lengthened: once may be chance.
 const LOSING_IMAGES: u32 = 3;
 /// Longest interval that sampling falls back to.
-const MAX_INTERVAL_NS: u64 = 1_000_000;
+const MAX_INTERVAL_NS: u64 = 1_600_000;
 /// Raw data of a device on disk at most.
 const MAX_FILE_BYTES: u64 = 16 << 30;
 /// Fetches are this far apart at most, and at least.
@@ -196,7 +196,9 @@ impl Device {
             return Ok(());
         }
         let ordinal = self.state.device_id;
-        let started = timed(&mut self.spent.starting, || self.sampling.start());
+        let began = Instant::now();
+        let started = self.sampling.start().or_else(|failure| self.start_anew(&failure));
+        self.spent.starting += began.elapsed();
         started.map_err(|failure| refusals::failed(&failure, ordinal))?;
         self.runs = true;
         self.last_end = None;
@@ -332,8 +334,6 @@ impl Device {
             "device {ordinal}: samples are lost, one every {} ns from now on",
             self.state.interval_ns
         );
-        self.configure_again()
-            .map_err(|failure| refusals::failed(&failure, ordinal))?;
         self.guest.problem(
             "counters_slowed_down",
             format!(
@@ -343,24 +343,32 @@ impl Device {
                 self.state.asked_interval_ns / 1000
             ),
         );
-        // What came since the buffer was full, as far as it can be told.
         let last_ns = self.last_end.map_or(stopped_ns, u64::cast_signed);
-        let gap = u64::try_from(now_ns() - last_ns).unwrap_or(0);
-        self.start()?;
-        self.lose(gap / interval);
-        Ok(())
+        let configured = self.configure().or_else(|failure| self.take_anew(&failure));
+        let goes_on = configured.map_err(|failure| refusals::failed(&failure, ordinal));
+        let started = goes_on.and_then(|()| self.start());
+        // What came since the buffer was full, as far as it can be told.
+        self.lose(u64::try_from(now_ns() - last_ns).unwrap_or(0) / interval);
+        started
     }
 
-    /// With the present interval; the device is taken anew where CUPTI wants that.
-    fn configure_again(&mut self) -> Result<(), Failure> {
-        let interval = self.state.interval_ns;
-        let first = self.sampling.configure(&self.config, HARDWARE_BUFFER_BYTES, interval);
-        first.or_else(|failure| {
-            log!("device {}: {failure}; it is taken anew", self.state.device_id);
-            self.sampling.enable_again()?;
-            self.sampling.configure(&self.config, HARDWARE_BUFFER_BYTES, interval)?;
-            self.sampling.empty(&mut self.image)
-        })
+    fn configure(&self) -> Result<(), Failure> {
+        self.sampling
+            .configure(&self.config, HARDWARE_BUFFER_BYTES, self.state.interval_ns)
+    }
+
+    /// An H100 (CUPTI 13.0) refused to start what had been started and stopped before, with CUPTI_ERROR_UNKNOWN.
+    fn start_anew(&mut self, failure: &Failure) -> Result<(), Failure> {
+        self.take_anew(failure)?;
+        self.sampling.start()
+    }
+
+    /// Gives the device back, takes it again, and configures it.
+    fn take_anew(&mut self, failure: &Failure) -> Result<(), Failure> {
+        log!("device {}: {failure}; it is taken anew", self.state.device_id);
+        self.sampling.enable_again()?;
+        self.configure()?;
+        self.sampling.empty(&mut self.image)
     }
 
     fn keep(&mut self, frame: &Frame) -> Result<(), Refusal> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_void};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cupti_sys::constants::*;
@@ -19,6 +20,9 @@ use crate::version::api_version;
 /// Profiler hosts and samplers by their handles.
 static HOSTS: Mutex<BTreeMap<usize, Host>> = Mutex::new(BTreeMap::new());
 static SAMPLERS: Mutex<BTreeMap<usize, Sampler>> = Mutex::new(BTreeMap::new());
+
+/// Starts of sampling in this process.
+static STARTS: AtomicU64 = AtomicU64::new(0);
 
 /// What a device can count, to a client only bytes.
 const AVAILABILITY: &[u8; 16] = b"SIM-AVAILABILITY";
@@ -130,7 +134,6 @@ fn host<T>(object: *mut c_void, act: impl FnOnce(&mut Host) -> Result<T, u32>) -
 
 /// A handle that was not given out yet.
 fn handle() -> usize {
-    use std::sync::atomic::{AtomicUsize, Ordering};
     static NEXT: AtomicUsize = AtomicUsize::new(1);
     0x5111_0000 + NEXT.fetch_add(1, Ordering::Relaxed)
 }
@@ -282,6 +285,11 @@ exports! {
         sampler(params(pointer)?.object, |sampler| {
             if !sampler.is_configured() || sampler.runs() {
                 return Err(ERROR_INVALID_OPERATION);
+            }
+            let starts = STARTS.fetch_add(1, Ordering::Relaxed);
+            let is_over = |most: Option<u64>, starts| most.is_some_and(|most| starts >= most);
+            if is_over(faults().counters_starts, starts) || is_over(faults().counters_restarts, sampler.starts) {
+                return Err(ERROR_UNKNOWN);
             }
             sampler.start();
             Ok(())

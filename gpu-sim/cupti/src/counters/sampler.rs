@@ -36,6 +36,7 @@ pub(crate) struct Sampler {
     /// Everything before was sampled, or found no room; `None` before the first start.
     clock: Option<u64>,
     runs: bool,
+    pub(crate) starts: u64,
 }
 
 impl Sampler {
@@ -50,6 +51,7 @@ impl Sampler {
             held: VecDeque::new(),
             clock: None,
             runs: false,
+            starts: 0,
         }
     }
 
@@ -72,6 +74,7 @@ impl Sampler {
     pub(crate) fn start(&mut self) {
         self.clock = Some(now_ns());
         self.runs = true;
+        self.starts += 1;
     }
 
     pub(crate) fn stop(&mut self) {
