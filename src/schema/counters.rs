@@ -260,7 +260,7 @@ mod tests {
         assert!(
             BUNDLES
                 .iter()
-                .all(|bundle| bundle.words.iter().all(|word| is_known(&word)))
+                .all(|bundle| bundle.words.iter().all(|word| is_known(word)))
         );
     }
 

@@ -3,13 +3,15 @@
 #
 #   first   does it work and what does it cost: kernels of known behaviour, counters alone and with records; intervals and
 #           sets; the loop's step against unprofiled, in turns; two samplers at once; CPU time of sampling and evaluation.
-#           Its step `parts` (60 s, ONLY=parts) tells where the time of a sample goes, by number and kind of metrics
+#           Its step `parts` (45 s) tells where the time of a sample goes, by set and metrics
+#   truth   known kernels and a decode step of PyTorch's, sampled live and replayed by ncu: sessions for the estimator
 #
-# Each stage takes 400 s at most unless told otherwise; ONLY=a,b runs the steps that have a or b in their name. Results go to
-# $OUT (default: target/h100): counters_STAGE.json, and one small session with its raw samples, counters_session.tar.
+# Each stage takes 400 s at most unless told otherwise; ONLY=a,b runs the steps of `first` that have a or b in their name.
+# Results go to $OUT (default: target/h100): counters_STAGE.json, a small session with its raw samples, counters_session.tar,
+# and the sessions of `truth`, counters_truth_N.tar, of 16 MB at most each.
 # The colonel binaries are looked for in carry/bin, then target/release, then target/debug.
 set -uo pipefail
-[ $# -gt 0 ] || { sed -n '4,6s/^# *//p' "$0"; exit 2; }
+[ $# -gt 0 ] || { sed -n '3,8s/^# *//p' "$0"; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../../.." && pwd)
 out=${OUT:-$root/target/h100}
@@ -34,7 +36,7 @@ for asked in "$@"; do
     stage=${asked%%=*}
     seconds=400
     [[ $asked == *=* ]] && seconds=${asked#*=}
-    [ -f "$here/stage_$stage.py" ] || { echo "run.sh: no stage \`$stage\`; known: first"; exit 2; }
+    [ -f "$here/stage_$stage.py" ] || { echo "run.sh: no stage \`$stage\`; known: first, truth"; exit 2; }
     "$python" "$here/../environment.py" "$build/environment.json" "counters $stage" "$lib" \
         "bash benches/h100/counters/run.sh $asked" || exit 1
     timeout -k 10 "$((seconds + 60))" "$python" "$here/stage_$stage.py" --build "$build" --out "$out" --root "$root" \

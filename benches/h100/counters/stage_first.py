@@ -70,21 +70,11 @@ def cost(session: common.Session) -> dict:
     return found
 
 
-# Sets that show what a metric costs: how many, and which.
-PARTS = {
-    "1": "dram_read_throughput",
-    "4": "dram_read_throughput,dram_write_throughput,dram_throughput,dram_read_bytes",
-    "8": "dram,tensor,sm_throughput,sm_active",
-    "18": "all",
-    "tensor": "tensor_active",
-    "sm_throughput": "sm_throughput",
-    "sm_active": "sm_active",
-    "warps_active": "warps_active",
-    "instructions": "instructions",
-    "l2": "l2",
-    "l1": "l1",
-    "pcie": "pcie",
-}
+# What a metric costs: colonel's sets, then parts of them.
+PARTS = [
+    *["default", "compute", "memory", "full", "dram", "dram,tensor_active", "dram,tensor_active,sm_active"],
+    *["tensor_active", "sm_active,instructions", "gpu_active", "sm_clock", "nvlink", "sm_throughput", "l1"],
+]
 UNITS = {"ns": 1e-3, "us": 1.0, "µs": 1.0, "ms": 1e3, "s": 1e6}
 
 
@@ -127,27 +117,27 @@ class First:
         says = found["says"]
         if "rounds" in says and "dram_read_bytes" in metrics:
             # 21 further launches measure its time.
-            launches = says["rounds"] + 21
+            launches = says["rounds"] * says["times"] + 21
             expected = launches * says["kernels"]["copy"]["read"]
             for name in ("dram_read_bytes", "dram_write_bytes"):
                 found[f"{name}_of_expected"] = metrics[name]["sum"] / expected
         return found
 
-    def interval(self, interval: str, metrics: str = "all") -> dict:
+    def interval(self, interval: str, metrics: str = "full") -> dict:
         options = ["--mode", "counters", f"--counters={metrics}", "--counters-interval", interval]
         return self.run(options, [self.known, "--seconds", "3", "--graph"], COLONEL_LOG="1")
 
-    def parts(self, seconds: float = 60) -> dict:
+    def parts(self, seconds: float) -> dict:
         """What a sample costs in the guest, part by part, by metrics and interval; rows where time is left."""
-        runs = [("18", "100us"), ("1", "100us"), ("4", "100us"), ("8", "100us"), ("18", "50us"), ("8", "20us")]
-        runs += [(name, "100us") for name in PARTS if not name.isdigit()] + [("18", "200us"), ("18", "20us")]
+        runs = [("default", "50us"), *((name, None) for name in PARTS), ("dram", "20us"), ("full", "200us")]
         found: dict = {"ok": True}
         begin = time.monotonic()
         for name, interval in runs:
             if time.monotonic() - begin > seconds - 4:
-                found.setdefault("skipped", []).append(f"{name} {interval}")
+                found.setdefault("skipped", []).append(f"{name} {interval or ''}")
                 continue
-            options = ["--mode", "counters", f"--counters={PARTS[name]}", "--counters-interval", interval]
+            options = ["--mode", "counters", f"--counters={name}"]
+            options += ["--counters-interval", interval] if interval else []
             # Evaluating is measured elsewhere, but for the first.
             later = ["--no-analyze"] if found.keys() != {"ok"} else []
             ran = self.run([*options, *later], [self.known, "--seconds", "1"], COLONEL_LOG="1")
@@ -166,7 +156,7 @@ class First:
                     if key in parts
                 }
                 row["figures"] = parts
-            found[f"{name} {interval}"] = row
+            found[f"{name} {interval or one.get('interval_ns')}"] = row
             found["ok"] = found["ok"] and ran.get("code") == 0 and counted > 0
         return found
 
@@ -280,7 +270,7 @@ def main() -> None:
         alone = ["--mode", "counters"]
         steps = {
             "alone": lambda: first.run(alone, [first.known, "--seconds", "1"], COLONEL_LOG="1"),
-            "parts": first.parts,
+            "parts": lambda: first.parts(45),
             "records": lambda: first.run(["--counters"], [first.known, "--seconds", "1", "--graph"]),
             "kept": lambda: first.run(["--counters", "--keep-samples"], [first.known, *short, "--graph"], keep=True),
             "copy_alone": first.copy_alone,
