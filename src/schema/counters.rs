@@ -257,11 +257,7 @@ mod tests {
     #[test]
     fn bundles_are_of_sets_and_metrics() {
         let is_known = |word: &&str| METRICS.iter().any(|metric| metric.set == *word || metric.name == *word);
-        assert!(
-            BUNDLES
-                .iter()
-                .all(|bundle| bundle.words.iter().all(|word| is_known(word)))
-        );
+        assert!(BUNDLES.iter().all(|bundle| bundle.words.iter().all(is_known)));
     }
 
     #[test]

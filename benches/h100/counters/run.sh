@@ -6,12 +6,15 @@
 #           Its step `parts` (45 s) tells where the time of a sample goes, by set and metrics
 #   truth   known kernels and a decode step of PyTorch's, sampled live and replayed by ncu: sessions for the estimator
 #
+# What is wanted most, in 8 minutes:
+#   ONLY=kept,alone,parts,records,copy_alone,cost bash benches/h100/counters/run.sh first=190 truth=230
+#
 # Each stage takes 400 s at most unless told otherwise; ONLY=a,b runs the steps of `first` that have a or b in their name.
 # Results go to $OUT (default: target/h100): counters_STAGE.json, a small session with its raw samples, counters_session.tar,
 # and the sessions of `truth`, counters_truth_N.tar, of 16 MB at most each.
 # The colonel binaries are looked for in carry/bin, then target/release, then target/debug.
 set -uo pipefail
-[ $# -gt 0 ] || { sed -n '3,8s/^# *//p' "$0"; exit 2; }
+[ $# -gt 0 ] || { sed -n '3,10s/^# *//p' "$0"; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../../.." && pwd)
 out=${OUT:-$root/target/h100}
