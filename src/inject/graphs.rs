@@ -16,6 +16,7 @@ mod contexts;
 mod driver;
 mod expand;
 mod runs;
+mod unseen;
 mod versions;
 
 pub(crate) use captures::is_capturing;
@@ -28,6 +29,7 @@ use crate::inject::graphs::captures::Captures;
 use crate::inject::graphs::driver::Driver;
 use crate::inject::graphs::expand::{Known, Nodes, expand};
 use crate::inject::graphs::runs::{Notes, Run, Runs, TooMany};
+use crate::inject::graphs::unseen::Unseen;
 use crate::inject::graphs::versions::{Version, Versions};
 use crate::inject::guest::{Guest, lock};
 use crate::inject::losses::Reason;
@@ -56,6 +58,7 @@ pub(crate) struct Graphs {
     /// A window is open: what is new is told at once.
     is_open: AtomicBool,
     versions: Versions,
+    unseen: Unseen,
 }
 
 /// A graph that can be instantiated.
@@ -103,7 +106,8 @@ impl Graphs {
     }
 
     /// The ranges of the calling thread have changed, while it has a capture open.
-    pub(crate) fn note(&self, path: &Path) {
+    pub(crate) fn note(&self, guest: &Guest, path: &Path) {
+        self.settle(guest);
         if let Some(driver) = self.driver() {
             captures::note(driver, path);
         }
@@ -242,10 +246,11 @@ impl Graphs {
 
     /// A window opens now: the session gets what it does not have yet. Called at the gate, by one thread at a time.
     pub(crate) fn open(&self, guest: &Guest, attached: &Attached) {
+        self.settle(guest);
         self.is_open.store(true, Ordering::SeqCst);
         let untold: Vec<Handle> = lock(&self.execs).untold.iter().copied().collect();
         for exec in untold {
-            let is_known = || lock(&self.execs).known.contains_key(&exec);
+            let is_known = || self.unseen.is_settled() && lock(&self.execs).known.contains_key(&exec);
             let ask = || self.asking.about(exec, is_known, || attached.graph_exec_id(exec));
             self.tell(guest, exec, || ask().flatten());
         }
@@ -262,7 +267,8 @@ impl Graphs {
             && guest.gate.state() != ProcessState::Off
             && let Some(attached) = guest.attached.get()
         {
-            self.tell(guest, exec, || attached.graph_exec_id(exec));
+            let ask = || attached.graph_exec_id(exec);
+            self.tell(guest, exec, || self.unseen.is_settled().then(ask).flatten());
         }
     }
 

@@ -131,7 +131,7 @@ fn ranges_changed(thread: &Thread) {
         && let Some(guest) = entry::guest()
     {
         let path = lock(&thread.open).stack.innermost();
-        guest.graphs.note(&path);
+        guest.graphs.note(guest, &path);
     }
 }
 

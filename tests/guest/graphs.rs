@@ -251,3 +251,24 @@ fn five_hundred_ranges_in_a_capture() {
     let in_order: Vec<String> = (0..500).map(|layer| format!("layer{layer}")).collect();
     assert_eq!(paths(&ended.session()), in_order);
 }
+
+/// Without waiting for a lock that its own thread holds, and without the ranges of graphs that may be others by now.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_signal_handler_that_comes_over_our_code_may_call_cuda() {
+    for (does, expected) in [
+        ("stream", &["launch", "fresh"][..]),
+        ("context", &["launch", "fresh"]),
+        ("update", &["launch", "fresh"]),
+        ("reset", &["fresh"]),
+    ] {
+        let mut setup = host("interrupted.c", "--gate profiler --trace nvtx");
+        setup.word(does);
+        let ended = setup.run().assert_code(0);
+        assert_eq!(ended.stdout(), "interrupted\n", "{does}: {}", ended.stderr());
+        let session = ended.session();
+        assert_eq!(paths(&session), expected, "{does}");
+        let message = session.problem("graph_ranges_forgotten");
+        assert!(message.contains("signal handler"), "{does}: {message}");
+    }
+}

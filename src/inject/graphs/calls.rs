@@ -81,10 +81,27 @@ impl GraphCall {
             // SAFETY: the caller's promise.
             return unsafe { self.real.call_with(words) };
         };
+        // SAFETY: as above.
+        unsafe { self.watched(guest, words) }
+    }
+
+    /// # Safety
+    /// As of `make`.
+    pub(super) unsafe fn watched(&self, guest: &Guest, words: Words) -> u32 {
+        let graphs = &guest.graphs;
+        if nvtx::is_quiet() {
+            // Noted both before handles may go and after what others noted meanwhile.
+            graphs.unseen.note();
+            // SAFETY: the caller's promise.
+            let status = unsafe { self.real.call_with(words) };
+            graphs.unseen.note();
+            return status;
+        }
         let stream = match words[0] {
             0 if self.is_per_thread => PER_THREAD,
             stream => stream,
         };
+        let unseen = kept_quiet(0, || graphs.settle(guest));
         let before = kept_quiet(Before::Nothing, || self.before(guest, stream, words[0]));
         // SAFETY: the caller's promise.
         let status = unsafe { self.real.call_with(words) };
@@ -94,16 +111,17 @@ impl GraphCall {
         };
         kept_quiet((), || match before {
             // Also one that failed.
-            Before::Releasing(execs) => guest.graphs.released(guest, device(words[0]), execs),
+            Before::Releasing(execs) => graphs.released(guest, device(words[0]), execs),
             Before::Ended(ended) if status == 0 => {
                 // SAFETY: the call has succeeded, so it wrote there.
                 let graph = unsafe { given(words[1]) };
-                guest.graphs.captured(guest, graph, ended.into_notes());
+                graphs.captured(guest, graph, ended.into_notes());
             }
             // SAFETY: as above.
             Before::Nothing if status == 0 => unsafe { self.succeeded(guest, stream, words, ranges) },
             Before::Ended(_) | Before::Nothing => {}
         });
+        kept_quiet(0, || graphs.settle_since(guest, unseen));
         status
     }
 
@@ -117,7 +135,7 @@ impl GraphCall {
             Role::Destroy => graphs.forget(first),
             Role::DestroyExec => graphs.forget_exec(guest, first),
             Role::DestroyContext => graphs.forget_context(first),
-            Role::Reset => graphs.forget_all(),
+            Role::Reset => drop(graphs.forget_all()),
             _ => {}
         }
         Before::Nothing

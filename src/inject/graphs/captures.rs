@@ -85,10 +85,11 @@ impl Captures {
         Some(capture)
     }
 
-    /// All streams are about to go.
-    pub(crate) fn forget_all(&self) {
+    /// All streams are about to go. True if any captures.
+    pub(crate) fn forget_all(&self) -> bool {
         let all = std::mem::take(&mut *lock(&self.0));
-        all.into_values().for_each(|capture| capture.leave());
+        all.values().for_each(|capture| capture.leave());
+        !all.is_empty()
     }
 }
 
@@ -247,9 +248,9 @@ mod tests {
         }
         let driver = Driver::of_captures(ask, graph_nodes);
         let captures = Captures::default();
-        for forget in [|captures: &Captures| drop(captures.take(5)), Captures::forget_all] {
+        for forget in [|captures: &Captures| captures.take(5).is_some(), Captures::forget_all] {
             captures.begin(5, Notes::default());
-            forget(&captures);
+            assert!(forget(&captures));
             note(&driver, &path("a"));
         }
         assert_eq!(ASKED.load(Ordering::SeqCst), 0);

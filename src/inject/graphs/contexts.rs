@@ -29,12 +29,13 @@ impl Graphs {
         }
     }
 
-    /// A context is about to go, and perhaps others.
-    pub(super) fn forget_all(&self) {
+    /// A context is about to go, and perhaps others. True if anything was known.
+    pub(super) fn forget_all(&self) -> bool {
         self.changes.fetch_add(1, Ordering::AcqRel);
-        drop(self.withhold());
-        self.captures.forget_all();
-        lock(&self.graphs).clear();
+        let executables = !self.withhold().execs.known.is_empty();
+        let captures = self.captures.forget_all();
+        let graphs = !std::mem::take(&mut *lock(&self.graphs)).is_empty();
+        executables || captures || graphs
     }
 
     /// The executables, about which nobody asks from here on: one who holds the primary context of a device lets go of it,
@@ -49,7 +50,8 @@ impl Graphs {
     /// That one has let go of it.
     pub(super) fn released(&self, guest: &Guest, device: i32, withheld: Withheld) {
         if self.driver().is_none_or(|driver| driver.is_released(device)) {
-            return self.forget_all();
+            self.forget_all();
+            return;
         }
         let Withheld {
             execs: withheld,

@@ -91,28 +91,27 @@ impl Threads {
     }
 }
 
-struct Local {
-    /// This thread is in `with`: what calls NVTX from there is CUPTI or a signal handler.
-    inside: Cell<bool>,
-    thread: RefCell<Option<(u64, Arc<Thread>)>>,
-}
+#[derive(Default)]
+struct Local(RefCell<Option<(u64, Arc<Thread>)>>);
 
 thread_local! {
-    static LOCAL: Local = const {
-        Local { inside: Cell::new(false), thread: RefCell::new(None) }
-    };
+    /// This thread is in our own code: what calls NVTX from there is CUPTI or a signal handler. Apart from its ranges, since
+    /// this needs no destructor: so it is known also as the thread ends, and is no call of the loader's.
+    static IS_INSIDE: Cell<bool> = const { Cell::new(false) };
+    static LOCAL: Local = const { Local(RefCell::new(None)) };
 }
 
 impl Drop for Local {
     fn drop(&mut self) {
+        let mine = self.0.get_mut().take();
+        let Some((generation, thread)) = mine else { return };
         guard::ffi((), || {
-            let mine = self.thread.get_mut().take();
-            if let Some((generation, thread)) = mine
-                && generation == GENERATION.load(Ordering::Acquire)
-            {
-                events::thread_ends(&thread);
-                state().threads.remove(&thread);
-            }
+            quietly(|| {
+                if generation == GENERATION.load(Ordering::Acquire) {
+                    events::thread_ends(&thread);
+                    state().threads.remove(&thread);
+                }
+            });
         });
     }
 }
@@ -124,44 +123,36 @@ struct Quiet {
 
 impl Drop for Quiet {
     fn drop(&mut self) {
-        let _ = LOCAL.try_with(|local| local.inside.set(self.was_inside));
+        IS_INSIDE.set(self.was_inside);
     }
 }
 
 /// Runs code that takes locks which NVTX's calls take, too: a signal handler that makes some would wait for itself.
 pub(crate) fn quietly<T>(act: impl FnOnce() -> T) -> T {
-    let was_inside = LOCAL.try_with(|local| local.inside.replace(true)).unwrap_or(true);
-    let _quiet = Quiet { was_inside };
+    let _quiet = Quiet {
+        was_inside: IS_INSIDE.replace(true),
+    };
     act()
 }
 
-/// True on a thread that is in our own code, or in a signal handler that came over it; false on one that ends.
+/// True on a thread that is in our own code, or in a signal handler that came over it.
 pub(crate) fn is_quiet() -> bool {
-    LOCAL.try_with(|local| local.inside.get()).unwrap_or(false)
-}
-
-struct Inside<'a>(&'a Cell<bool>);
-
-impl Drop for Inside<'_> {
-    fn drop(&mut self) {
-        self.0.set(false);
-    }
+    IS_INSIDE.get()
 }
 
 /// Gives the calling thread to `act`. None: the thread ends, or is in here already.
 pub(crate) fn with<T>(act: impl FnOnce(&Arc<Thread>) -> T) -> Option<T> {
-    let result = LOCAL.try_with(|local| {
-        if local.inside.replace(true) {
-            return None;
-        }
-        let _inside = Inside(&local.inside);
+    if is_quiet() {
+        return None;
+    }
+    let act = |local: &Local| {
         let generation = GENERATION.load(Ordering::Acquire);
-        let is_known = matches!(&*local.thread.borrow(), Some((known, _)) if *known == generation);
+        let is_known = matches!(&*local.0.borrow(), Some((known, _)) if *known == generation);
         if !is_known {
-            local.thread.replace(Some((generation, state().threads.add())));
+            local.0.replace(Some((generation, state().threads.add())));
         }
-        let thread = local.thread.borrow();
+        let thread = local.0.borrow();
         thread.as_ref().map(|(_, thread)| act(thread))
-    });
-    result.ok().flatten()
+    };
+    quietly(|| LOCAL.try_with(act)).ok().flatten()
 }
