@@ -14,6 +14,7 @@ from colonel.errors import (
     SessionReadError,
 )
 from colonel.sessions import Session, Window, open
+from colonel.summary import Summary
 from colonel.version import __version__
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Session",
     "SessionNotFoundError",
     "SessionReadError",
+    "Summary",
     "Window",
     "__version__",
     "compare",

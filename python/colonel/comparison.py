@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import html
-import json
 import os
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from colonel import notebook
 from colonel.errors import ColonelError
-from colonel.program import find_program
+from colonel.program import ask
 from colonel.sessions import Session, open
 
 if TYPE_CHECKING:
@@ -57,7 +55,7 @@ class Comparison:
 
     def __repr__(self) -> str:
         a, b = (session["id"] for session in self.figures["sessions"])
-        change = _percent(self.figures["in_all"]["kernels"]["relative"])
+        change = notebook.change(self.figures["in_all"]["kernels"]["relative"])
         return f"colonel.Comparison({a} → {b}: {_words(self.verdict)}, {change})"
 
     def _repr_html_(self) -> str:
@@ -71,13 +69,14 @@ class Comparison:
             lines.append(_line(name or "(none)", row, row["verdict"] or row["match"]))
         unit = "a step" if self.figures["unit"] == "step" else "a launch"
         heads = [self.figures["by"], f"A, {unit}", "B", "change", "95 % interval", ""]
-        head = "".join(f"<th>{html.escape(text)}</th>" for text in heads)
         more = len(self.rows) - SHOWN
-        rest = f"<p>and {more} more: <code>.rows</code></p>" if more > 0 else ""
-        warnings = "".join(f"<p>{html.escape(warning)}</p>" for warning in self.figures["warnings"])
-        return (
-            f"<p><b>B ({html.escape(b)}) against A ({html.escape(a)}): {_words(self.verdict)}</b></p>{warnings}"
-            f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>{rest}"
+        return "".join(
+            [
+                notebook.title(f"B ({b}) against A ({a}): {_words(self.verdict)}"),
+                *map(notebook.paragraph, self.figures["warnings"]),
+                notebook.table(heads, lines),
+                notebook.paragraph(f"and {more} more: .rows") if more > 0 else "",
+            ]
         )
 
 
@@ -104,33 +103,17 @@ def compare(
     if by not in BY:
         raise ColonelError(f"`by` is one of {', '.join(BY)}, not `{by}`")
     folders = [(session if isinstance(session, Session) else open(session)).path for session in (a, b)]
-    command = [find_program(), "compare", *map(str, folders), "--by", by, "--json"]
-    for option, window in (("--window-a", window_a), ("--window-b", window_b)):
-        if window is not None:
-            command.append(f"{option}={window}")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise ColonelError(done.stderr.strip().removeprefix("colonel: "))
-    return Comparison(json.loads(done.stdout))
+    windows = [("--window-a", window_a), ("--window-b", window_b)]
+    chosen = [f"{option}={window}" for option, window in windows if window is not None]
+    return Comparison(ask("compare", *map(str, folders), "--by", by, *chosen))
 
 
 def _words(verdict: str) -> str:
     return VERDICTS.get(verdict, verdict)
 
 
-def _percent(part: float | None) -> str:
-    return "-" if part is None else f"{100 * part:+.1f} %"
-
-
-def _time(ns: float | None) -> str:
-    if ns is None:
-        return "-"
-    size, unit = next(((size, unit) for size, unit in ((1e9, "s"), (1e6, "ms"), (1e3, "us")) if ns >= size), (1, "ns"))
-    return f"{ns / size:.4g} {unit}"
-
-
-def _line(name: str, change: Mapping[str, Any], verdict: str | None) -> str:
-    interval = "-" if change["low"] is None else f"{_percent(change['low'])} to {_percent(change['high'])}"
-    cells = [_time(change["a_ns"]), _time(change["b_ns"]), _percent(change["relative"]), interval]
-    texts = [name, *cells, _words(verdict or "-")]
-    return f"<tr>{''.join(f'<td>{html.escape(text)}</td>' for text in texts)}</tr>"
+def _line(name: str, change: Mapping[str, Any], verdict: str | None) -> list[str]:
+    low, high = (notebook.change(change[end]) for end in ("low", "high"))
+    interval = "-" if change["low"] is None else f"{low} to {high}"
+    times = [notebook.time(change["a_ns"]), notebook.time(change["b_ns"])]
+    return [name, *times, notebook.change(change["relative"]), interval, _words(verdict or "-")]

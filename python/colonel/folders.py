@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import polars as pl
     import pyarrow.dataset as ds
 
 
@@ -25,6 +26,9 @@ class Folder(Protocol):
 
     def dataset(self, names: list[str]) -> ds.Dataset:
         """These Parquet files as one dataset."""
+
+    def scan(self, names: list[str]) -> pl.LazyFrame:
+        """These Parquet files as polars reads them."""
 
 
 class LocalFolder:
@@ -51,6 +55,11 @@ class LocalFolder:
         import pyarrow.dataset as ds
 
         return ds.dataset([str(self.path / name) for name in names], format="parquet")
+
+    def scan(self, names: list[str]) -> pl.LazyFrame:
+        import polars as pl
+
+        return pl.scan_parquet([self.path / name for name in names])
 
 
 class RemoteFolder:
@@ -90,6 +99,11 @@ class RemoteFolder:
         import pyarrow.dataset as ds
 
         return ds.dataset([f"{self._path}/{name}" for name in names], format="parquet", filesystem=self._files)
+
+    def scan(self, names: list[str]) -> pl.LazyFrame:
+        import polars as pl
+
+        return pl.scan_pyarrow_dataset(self.dataset(names))
 
 
 def is_url(place: str) -> bool:

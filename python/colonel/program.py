@@ -1,10 +1,28 @@
-"""Where the program `colonel` of this installation is."""
+"""The program `colonel` of this installation, and its answers."""
 
+from __future__ import annotations
+
+import json
 import shutil
+import subprocess
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
+from typing import Any
 
 from colonel.errors import ColonelError
+
+
+def ask(*words: str) -> dict[str, Any]:
+    """What `colonel WORDS --json` says.
+
+    Raises:
+        ColonelError: the program is missing, or says what is wrong.
+    """
+    done = subprocess.run([find_program(), *words, "--json"], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ColonelError(done.stderr.strip().removeprefix("colonel: "))
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
 
 
 def find_program() -> str:

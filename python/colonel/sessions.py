@@ -14,16 +14,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from colonel.errors import NoSessionError, SessionNotFoundError, SessionReadError
+from colonel import notebook
+from colonel.errors import ColonelError, NoSessionError, SessionNotFoundError, SessionReadError
 from colonel.folders import Folder, LocalFolder, RemoteFolder, is_url
+from colonel.summary import Summary, summarize
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
     import pyarrow as pa
     import pyarrow.dataset as ds
+
+    from colonel.plots import Plots
 
 FORMAT_MAJOR = 1
 SESSION_FILE = "session.json"
 LATEST = "latest"
+SHOWN = 10
+"""Windows that a notebook lists."""
 
 Read = TypeVar("Read")
 
@@ -76,6 +84,24 @@ class Session:
     def __repr__(self) -> str:
         return f"colonel.Session({str(self._folder)!r})"
 
+    def _repr_html_(self) -> str:
+        manifest = self.manifest
+        gpus = self.table("devices", ["name"])["name"].to_pylist() if "devices" in self.tables else []
+        said = {
+            "command": " ".join(manifest.get("command", [])),
+            "name": manifest.get("name") or "",
+            "software": ", ".join(f"{name} {version}" for name, version in manifest.get("software", {}).items()),
+            "GPUs": ", ".join(dict.fromkeys(gpus)),
+            "profiler": f"{manifest.get('evaluator')}, gate {manifest.get('gate')}",
+            "state": manifest.get("state", ""),
+            "windows": ", ".join(f"{w.number}{f' ({w.name})' if w.name else ''}" for w in self.windows[:SHOWN]),
+            "rows": ", ".join(f"{rows:,} {table}" for table, rows in manifest.get("rows", {}).items()),
+            "lost": ", ".join(f"{loss['count'] or 'some'} {loss['kind']}" for loss in manifest.get("losses", [])),
+        }
+        told = [problem["message"] for problem in manifest.get("problems", [])]
+        rows = [[name, text] for name, text in said.items() if text]
+        return notebook.table(["session", self.id], rows) + "".join(map(notebook.paragraph, told))
+
     @property
     def path(self) -> Path:
         """The folder, of a session on this machine."""
@@ -121,6 +147,11 @@ class Session:
         ]
         return sorted(windows, key=lambda window: (window.start_ns, window.pid, window.number))
 
+    @property
+    def tables(self) -> list[str]:
+        """Tables that have rows."""
+        return list(dict.fromkeys(name.partition("/")[0] for name in self._files("", ".parquet")))
+
     def table(
         self,
         name: str,
@@ -159,14 +190,59 @@ class Session:
         """The table `kernels`, see `table`."""
         return self.table("kernels", columns, window=window, pid=pid)
 
-    def _dataset(self, table: str) -> ds.Dataset:
+    def lazy(self, name: str) -> pl.LazyFrame:
+        """A table as polars reads it: nothing is read before `collect`, and then only what is needed.
+
+        Raises:
+            SessionReadError: there is no such table.
+        """
+        return self._folder.scan(self._segments(name))
+
+    def pandas(
+        self,
+        name: str,
+        columns: Sequence[str] | None = None,
+        *,
+        window: int | str | None = None,
+        pid: int | None = None,
+    ) -> pd.DataFrame:
+        """A table as pandas has it, text as categories; else as `table`."""
+        frame: pd.DataFrame = self.table(name, columns, window=window, pid=pid).to_pandas()
+        return frame
+
+    def summary(self, by: str = "kernel", *, window: int | str | None = None) -> Summary:
+        """Where the time went, with the figures of `colonel show`.
+
+        Args:
+            by: Rows: `kernel`, `layer`, `step`, `phase` or `nvtx`.
+            window: Only this window, by number or name, with the windows inside.
+
+        Raises:
+            ColonelError: the session is not on this machine, the program is missing, or says why it can't.
+        """
+        return summarize(self.path, by, window)
+
+    @property
+    def plot(self) -> Plots:
+        """Pictures: `plot.kernels()` and `plot.timeline()`."""
+        try:
+            from colonel.plots import Plots
+        except ImportError as error:
+            raise ColonelError(f'pictures need matplotlib, `pip install "colonel[plot]"`: {error}') from None
+        return Plots(self)
+
+    def _segments(self, table: str) -> list[str]:
+        """Files of a table."""
         files = self._files(table, ".parquet")
         if not files:
-            folders = [name.partition("/")[0] for name in self._files("", ".parquet")]
-            there = ", ".join(dict.fromkeys(folders)) or "none"
+            there = ", ".join(self.tables) or "none"
             raise SessionReadError(
                 f"session `{self.id}` has no table `{table}`, or nothing was recorded in it yet; it has: {there}"
             )
+        return files
+
+    def _dataset(self, table: str) -> ds.Dataset:
+        files = self._segments(table)
         return self._read(table, lambda: self._folder.dataset(files))
 
     def _files(self, below: str, ending: str) -> list[str]:

@@ -25,7 +25,7 @@ RENAMED = ("triton_poi_fused_mul_silu_slice_1", "swiglu_kernel")
 @pytest.fixture(autouse=True)
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The program under test is the one on the PATH."""
-    monkeypatch.setattr("colonel.comparison.find_program", program)
+    monkeypatch.setattr("colonel.program.find_program", program)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,155 @@
+"""`Session.plot`: pictures of a session by matplotlib, for notebooks and papers.
+
+To zoom and search there is the page of `colonel report`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import pyarrow as pa
+import pyarrow.compute as pc
+from matplotlib.patches import Patch
+
+from colonel.errors import ColonelError, SessionReadError
+from colonel.lanes import Lane, lanes
+from colonel.notebook import shortened
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from colonel.sessions import Session
+
+COLORS = [f"C{number}" for number in (0, 1, 2, 3, 4, 5, 6, 8, 9)]
+"""Of the kernels that have most time; without matplotlib's gray."""
+OTHERS = "#c8c8c8"
+RANGES = "#d5e3f0"
+LETTERS = 130
+"""Of a range's name that a picture's width has room for."""
+NS_A_MS = 1e6
+
+
+class Plots:
+    """Pictures of a session. Each is drawn into `ax`, or else into a figure of its own, and gives its axes."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def kernels(
+        self, limit: int = 15, *, window: int | str | None = None, pid: int | None = None, ax: Axes | None = None
+    ) -> Axes:
+        """The kernels that have most time in all, a bar each, in ms.
+
+        Args:
+            limit: Bars.
+            window: Only this window, see `Session.table`.
+            pid: Only this process.
+            ax: Where to draw.
+
+        Raises:
+            SessionReadError: there are no kernels.
+        """
+        totals = _totals(self._session.kernels(["name", "start_ns", "end_ns"], window=window, pid=pid))
+        if not totals:
+            raise SessionReadError(f"session `{self._session.id}` has no kernels to draw")
+        in_all = sum(ns for _, ns, _ in totals)
+        shown = totals[:limit]
+        ax = ax or _axes(9, 1 + 0.32 * len(shown))
+        ax.barh(range(len(shown)), [ns / NS_A_MS for _, ns, _ in shown], color=COLORS[0])
+        ax.set_yticks(range(len(shown)), [shortened(name, 50) for name, _, _ in shown], fontsize=8)
+        ax.invert_yaxis()
+        for place, (_, ns, count) in enumerate(shown):
+            text = f" {100 * ns / in_all:.1f} %, {count:,} launches"
+            ax.annotate(text, (ns / NS_A_MS, place), va="center", fontsize=8, color="#555555")
+        ax.margins(x=0.3)
+        return _finish(ax, "ms in all", f"{self._session.id}: {len(totals)} kernels, {in_all / NS_A_MS:.4g} ms")
+
+    def timeline(
+        self,
+        between: tuple[float, float] | None = None,
+        *,
+        window: int | str | None = None,
+        pid: int | None = None,
+        ax: Axes | None = None,
+    ) -> Axes:
+        """What ran when: a lane for each depth of NVTX ranges, each stream, and the copies of each GPU.
+
+        Args:
+            between: Only what ran between these two times, in ms as the axis counts them: from the first row on.
+            window: Only this window, see `Session.table`.
+            pid: Only this process.
+            ax: Where to draw.
+
+        Raises:
+            SessionReadError: there is nothing to draw.
+            ColonelError: `between` is no stretch of time.
+        """
+        found = list(lanes(self._session, window, pid))
+        if not found:
+            raise SessionReadError(f"session `{self._session.id}` has nothing to draw")
+        zero = min(int(lane.start_ns[0]) for lane in found)
+        left, right = between or (0.0, (max(int(lane.end_ns.max()) for lane in found) - zero) / NS_A_MS)
+        if left >= right:
+            raise ColonelError(f"`between` is two times in ms, the earlier first, not {between}")
+        span = zero + round(left * NS_A_MS), zero + round(right * NS_A_MS)
+        found = [lane.cut(*span) for lane in found]
+        colors = _colors(found)
+        ax = ax or _axes(12, 1.2 + 0.35 * len(found))
+        for place, lane in enumerate(found):
+            _draw(ax, place, lane, span, zero, colors)
+        ax.set_yticks(range(len(found)), [lane.label for lane in found], fontsize=8)
+        ax.set_ylim(len(found) - 0.5, -0.5)
+        ax.set_xlim(left, right)
+        legend = [Patch(color=color, label=shortened(name, 40)) for name, color in colors.items()]
+        ax.legend(handles=legend, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+        return _finish(ax, "ms since the first row", self._session.id)
+
+
+def _axes(width: float, height: float) -> Axes:
+    return plt.subplots(figsize=(width, height), layout="constrained")[1]
+
+
+def _finish(ax: Axes, x: str, title: str) -> Axes:
+    ax.set_xlabel(x)
+    ax.set_title(title, fontsize=10, loc="left")
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def _totals(rows: pa.Table) -> list[tuple[str, int, int]]:
+    """Name, ns and launches of each kernel, most time first."""
+    lengths = pc.subtract(rows["end_ns"], rows["start_ns"])
+    by_name = pa.table({"name": rows["name"].cast(pa.string()), "ns": lengths}).group_by("name")
+    totals = by_name.aggregate([("ns", "sum"), ("ns", "count")]).sort_by([("ns_sum", "descending")])
+    return list(zip(*(totals[column].to_pylist() for column in ("name", "ns_sum", "ns_count")), strict=True))
+
+
+def _colors(found: list[Lane]) -> dict[str, str]:
+    """One for each name that has most time in sight."""
+    totals: dict[str, int] = {}
+    for lane in found:
+        if not lane.is_ranges:
+            for name, ns in lane.times().items():
+                totals[name] = totals.get(name, 0) + ns
+    return dict(zip(sorted(totals, key=lambda name: -totals[name]), COLORS, strict=False))
+
+
+def _draw(ax: Axes, place: int, lane: Lane, span: tuple[int, int], zero: int, colors: dict[str, str]) -> None:
+    boxes = lane.boxes(*span)
+    starts = (boxes.start_ns - zero) / NS_A_MS
+    lengths = (boxes.end_ns - boxes.start_ns) / NS_A_MS
+    at = list(zip(starts, lengths, strict=True))
+    if not lane.is_ranges:
+        filled = [colors.get(name, OTHERS) for name in boxes.names]
+        # The edge makes what is shorter than a dot visible.
+        ax.broken_barh(at, (place - 0.4, 0.8), facecolors=filled, edgecolors=filled, linewidths=0.3)
+        return
+    ax.broken_barh(at, (place - 0.4, 0.8), facecolors=RANGES, edgecolors="white", linewidths=0.5)
+    left, right = ((time - zero) / NS_A_MS for time in span)
+    for (start, length), name in zip(at, boxes.names, strict=True):
+        begin, end = max(start, left), min(start + length, right)
+        letters = int(LETTERS * (end - begin) / (right - left))
+        if letters >= 4:
+            text = name if len(name) <= letters else f"{name[: letters - 1]}…"
+            ax.annotate(f" {text}", (begin, place), va="center", fontsize=6)
