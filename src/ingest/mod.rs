@@ -9,7 +9,7 @@ mod kineto;
 pub mod ncu;
 mod nsys;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::schema::manifest::{FORMAT, Loss, Problem, Process, ProcessId, ProcessState, Window};
@@ -24,6 +24,8 @@ pub struct Ingest {
     gate: String,
     window: u32,
     processes: BTreeMap<u32, Process>,
+    /// GPUs that have a row: process and ordinal.
+    devices: BTreeSet<(u32, u32)>,
     problems: Vec<Problem>,
 }
 
@@ -35,6 +37,7 @@ impl Ingest {
             gate: gate.to_owned(),
             window: 0,
             processes: BTreeMap::new(),
+            devices: BTreeSet::new(),
             problems: Vec::new(),
         }
     }

@@ -31,10 +31,10 @@ const COMMANDS_STDOUT: libc::c_int = 9;
 /// The command's stderr there.
 const COMMANDS_STDERR: libc::c_int = 8;
 
-/// What starts the command there with the streams that it should have: by the descriptors where the profiler passes them
+/// What starts the command there, marked, with the streams that it should have: by the descriptors where the profiler passes them
 /// on, else by their paths. Through a path a file is appended to, and its other writers don't know of it.
 pub(crate) fn with_its_streams() -> [String; 4] {
-    const SCRIPT: &str = "if [ /proc/self/fd/9 -ef \"${0}1\" ] && [ /proc/self/fd/8 -ef \"${0}2\" ]; then \
+    const SCRIPT: &str = "export COLONEL_COMMAND=1; if [ /proc/self/fd/9 -ef \"${0}1\" ] && [ /proc/self/fd/8 -ef \"${0}2\" ]; then \
                           exec \"$@\" >&9 2>&8 9>&- 8>&-; \
                           elif (: >>\"${0}1\" 2>>\"${0}2\") 2>/dev/null; then exec \"$@\" >>\"${0}1\" 2>>\"${0}2\"; \
                           else exec \"$@\"; fi";

@@ -16,7 +16,7 @@ pub struct Knobs {
 }
 
 /// Settings of nsys. What is none or empty is left to nsys.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NsysKnobs {
     /// The program, where it is not to be looked for.
     pub path: Option<PathBuf>,
@@ -32,6 +32,24 @@ pub struct NsysKnobs {
     pub graph_trace: Option<GraphLevel>,
     /// `--trace-fork-before-exec`.
     pub trace_forks: Option<bool>,
+    /// How long it may write nothing once the command has ended.
+    pub report_timeout: Duration,
+}
+
+impl Default for NsysKnobs {
+    fn default() -> Self {
+        Self {
+            path: None,
+            trace: Vec::new(),
+            enable_nvtx: None,
+            capture_range: None,
+            capture_range_end: NsysRangeEnd::default(),
+            graph_trace: None,
+            trace_forks: None,
+            // It tells each percent of a report.
+            report_timeout: Duration::from_secs(300),
+        }
+    }
 }
 
 /// Settings of ncu. What is none or empty is left to ncu.
@@ -157,6 +175,7 @@ knobs! {
     "nsys_capture_range_end" "WHAT" "What the end of the range does: `stop` (later ranges are ignored), `repeat` (each range is a window), `repeat:N`, `none`" => nsys.capture_range_end by NsysRangeEnd::parse;
     "nsys_cuda_graph_trace" "LEVEL" "CUDA graphs by `node` (each kernel) or by `graph` (a launch as a whole)" => nsys.graph_trace by choice;
     "nsys_trace_fork_before_exec" "on|off" "Whether nsys follows processes that fork without exec, as vLLM's do" => nsys.trace_forks by switch;
+    "nsys_report_timeout" "TIME" "Stop nsys where it has written nothing for this long after the command ended" => nsys.report_timeout by time;
     "ncu_path" "FILE" "ncu itself; without it the newest on the PATH and in /opt/nvidia is taken" => ncu.path by path;
     "ncu_set" "SET" "Set of sections, such as `basic`, `detailed`, `full` (`ncu --list-sets`)" => ncu.set by word;
     "ncu_section" "NAMES" "Sections, comma-separated, such as `SpeedOfLight` (`ncu --list-sections`)" => ncu.sections by words;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::environment::{Environment, Inherited};
 use super::error::{exit_code, killed_by};
-use super::evaluators::{Evaluator, Watch, other_evaluators, why_no_kernels};
+use super::evaluators::{Evaluator, Watch, Watched, other_evaluators, why_no_kernels};
 use super::flavors::{EnvDefault, KnownTo};
 use super::gpus::gpus;
 use super::guest::program_folder;
@@ -119,7 +119,7 @@ impl Launch {
                 ExitStatus::from_raw(i32::from(exit_code::FAILED_BEFORE_START) << 8)
             }
         };
-        let stopped = watch.and_then(Watch::end);
+        let watched = watch.map_or(Watched::Well, Watch::end);
         session.manifest_mut().ended_ns = Some(now_ns());
         let id = session.id().to_owned();
         let hurry = self.signals.into_hurry();
@@ -129,7 +129,7 @@ impl Launch {
             code: exit.code(),
             signal: exit.signal(),
         };
-        let exit = evaluator.collect(&mut session, exit, stopped);
+        let exit = evaluator.collect(&mut session, exit, watched);
         if self.settings.analyze && self.settings.counters.is_some() {
             evaluate_samples(&self.settings, &mut session, &running, &hurry, &mut progress);
         }

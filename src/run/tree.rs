@@ -14,15 +14,29 @@ use crate::session::{is_alive, start_ticks};
 
 const POLL: Duration = Duration::from_millis(20);
 
-/// Asks `root` to end by SIGINT, which profilers take as the time to write their report; what is left of its tree after
-/// `patience` is killed.
-pub(crate) fn end(root: ProcessId, session: &Path, patience: Duration) {
+/// How long a process gets to end once it is asked to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// While it writes nothing.
+    pub(crate) silence: Duration,
+    /// In all.
+    pub(crate) whole: Duration,
+}
+
+/// Asks `root` to end by SIGINT, which profilers take as the time to write their report, whose size is `written`; what is
+/// left of its tree after that is killed.
+pub(crate) fn end(root: ProcessId, session: &Path, patience: Patience, written: impl Fn() -> u64) {
     // Taken down first: once their parents are gone, children belong to somebody else.
     let mut tree = members(root, session);
     send(root, Signal::SIGINT);
-    let deadline = Instant::now() + patience;
-    while is_alive(root.pid, root.start_ticks) && Instant::now() < deadline {
+    let (asked, mut since, mut size) = (Instant::now(), Instant::now(), written());
+    while is_alive(root.pid, root.start_ticks) && since.elapsed() < patience.silence && asked.elapsed() < patience.whole
+    {
         std::thread::sleep(POLL);
+        let now = written();
+        if now != size {
+            (size, since) = (now, Instant::now());
+        }
     }
     // New ones may have come; a killed process starts none.
     for _ in 0..3 {
@@ -77,6 +91,17 @@ fn members(root: ProcessId, session: &Path) -> Vec<ProcessId> {
         .collect()
 }
 
+/// Whether one of the session's processes is the command or descends from it, and not from the profiler that started it:
+/// one whose environment can't be read counts.
+pub(crate) fn command_runs(root: ProcessId, session: &Path) -> bool {
+    members(root, session)
+        .iter()
+        .any(|process| match fs::read(format!("/proc/{}/environ", process.pid)) {
+            Ok(environment) => has(&environment, variables::COMMAND, b"1"),
+            Err(error) => error.kind() == std::io::ErrorKind::PermissionDenied,
+        })
+}
+
 fn parent(pid: u32) -> Option<u32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     status
@@ -91,11 +116,15 @@ fn is_of(pid: u32, session: &Path) -> bool {
     let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else {
         return false;
     };
-    environment.split(|&byte| byte == 0).any(|variable| {
-        let value = variable
-            .strip_prefix(variables::SESSION.as_bytes())
-            .and_then(|rest| rest.strip_prefix(b"="));
-        value == Some(session.as_os_str().as_bytes())
+    has(&environment, variables::SESSION, session.as_os_str().as_bytes())
+}
+
+/// Whether a variable has that value.
+fn has(environment: &[u8], name: &str, value: &[u8]) -> bool {
+    let mut variables = environment.split(|&byte| byte == 0);
+    variables.any(|variable| {
+        let rest = variable.strip_prefix(name.as_bytes());
+        rest.and_then(|rest| rest.strip_prefix(b"=")) == Some(value)
     })
 }
 
@@ -129,10 +158,43 @@ mod tests {
             start_ticks: start_ticks(pid).unwrap(),
         };
         let all: Vec<ProcessId> = pids().into_iter().map(of).collect();
-        end(of(child.id()), temp.path(), Duration::from_millis(100));
+        let soon = Duration::from_millis(100);
+        let patience = Patience {
+            silence: soon,
+            whole: soon,
+        };
+        end(of(child.id()), temp.path(), patience, || 0);
         child.wait().unwrap();
         for process in all {
             assert!(!is_alive(process.pid, process.start_ticks), "{process:?}");
         }
+    }
+
+    /// A process that writes its report when it is asked to end, for longer than it may be silent.
+    #[test]
+    fn who_writes_is_waited_for_but_not_for_good() {
+        let writes = |patience: Patience| {
+            let temp = tempfile::tempdir().unwrap();
+            let report = temp.path().join("report");
+            let script = "trap 'for i in 1 2 3 4 5 6; do echo x >>$0; sleep 0.2; done; exit' INT; echo >$0.ready; \
+                          while :; do sleep 0.05; done";
+            let mut child = Command::new("sh").args(["-c", script]).arg(&report).spawn().unwrap();
+            while !temp.path().join("report.ready").exists() {
+                std::thread::sleep(POLL);
+            }
+            let root = ProcessId {
+                pid: child.id(),
+                start_ticks: start_ticks(child.id()).unwrap(),
+            };
+            end(root, temp.path(), patience, || {
+                fs::metadata(&report).map_or(0, |file| file.len())
+            });
+            child.wait().unwrap();
+            fs::read_to_string(&report).unwrap_or_default().lines().count()
+        };
+        let (short, long) = (Duration::from_millis(600), Duration::from_secs(60));
+        let patience = |silence, whole| Patience { silence, whole };
+        assert_eq!(writes(patience(short, long)), 6);
+        assert!(writes(patience(long, short)) < 6);
     }
 }

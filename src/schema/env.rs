@@ -33,6 +33,7 @@ variables! {
     RECORDS = "COLONEL_RECORDS", "guest", "`0`: no kernel or other record is taken, and CUPTI is not subscribed to; hardware counters alone.";
     GUEST = "COLONEL_GUEST", "cli", "Path of libcolonel_guest.so, where it is not beside the program.";
     CUPTI = "COLONEL_CUPTI", "guest", "Path of the libcupti to use where the process has none mapped.";
+    COMMAND = "COLONEL_COMMAND", "cli", "`1` in the command that nsys runs and in its children, by which they are told from nsys's own processes.";
     RUNTIME = "COLONEL_RUNTIME", "guest", "Folder of the control sockets, short enough for a socket's 108 bytes.";
     LOG = "COLONEL_LOG", "guest", "`1` or `debug`: the guest says on stderr what it does. Silent without it.";
     DUMP_BUFFERS = "COLONEL_DUMP_BUFFERS", "guest", "Folder to which raw activity buffers are copied, for golden tests.";

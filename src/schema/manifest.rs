@@ -358,6 +358,11 @@ pub struct Problem {
     pub time_ns: i64,
 }
 
+impl Problem {
+    /// Code of a session whose durations from ncu are far longer than the work's.
+    pub const NCU_DURATIONS_INFLATED: &str = "ncu_durations_inflated";
+}
+
 /// `processes/PID-START.progress`: rewritten in place for each buffer, in fixed width, so that a killed process leaves
 /// the number of records that were not sealed yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,11 +12,15 @@ const START_NS: i64 = 1_000_000;
 
 /// What the stand-in prints of a report with `done` launches.
 fn page(done: u32) -> String {
+    page_with(done, "")
+}
+
+fn page_with(done: u32, fault: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let report = folder.path().join("r.ncu-rep");
     std::fs::write(&report, format!("{{\"done\": {done}}}")).unwrap();
     let words = [OsStr::new("--import"), report.as_os_str(), OsStr::new("--csv")];
-    String::from_utf8(stand_in("ncu.py", "", &words).stdout).unwrap()
+    String::from_utf8(stand_in("ncu.py", fault, &words).stdout).unwrap()
 }
 
 fn ingested(page: &str) -> Result<(Session, Launches, Fixture), IngestError> {
@@ -95,6 +99,25 @@ fn launches_without_duration_are_lost_kernels() {
     assert_eq!((session.rows("kernels"), session.rows("kernel_counters")), (2, 18));
     let loss = &session.manifest().losses[0];
     assert_eq!((loss.kind.as_str(), loss.count), ("kernels", Some(1)));
+}
+
+#[test]
+fn warnings_and_the_programs_words_in_between_change_nothing() {
+    let chatty = page_with(3, "chatty");
+    assert!(
+        chatty.matches("==WARNING==").count() == 3 && chatty.contains("a word of the"),
+        "{chatty}"
+    );
+    let rows = |page: &str| {
+        let (session, launches, _fixture) = ingested(page).unwrap();
+        let kernels = text(&session, "kernels", &["start_ns", "end_ns", "name"]);
+        (
+            launches,
+            kernels,
+            text(&session, "kernel_counters", &["metric", "value"]),
+        )
+    };
+    assert_eq!(rows(&chatty), rows(&page(3)));
 }
 
 #[test]

@@ -111,7 +111,8 @@ fn processes_that_used_cuda_have_a_window_and_their_losses() {
         .iter()
         .map(|p| (p.pid, p.command[0].as_str()))
         .collect();
-    assert_eq!(names, [(4700, "/usr/bin/python3.11"), (4711, "VLLM::EngineCore")]);
+    // nsys lists it as the shell that started it.
+    assert_eq!(names, [(4700, "python3.11"), (4711, "VLLM::EngineCore")]);
     let engine = &manifest.processes[1];
     let window = &engine.windows[0];
     let zero = 1_700_000_000_000_000_000;
@@ -148,6 +149,29 @@ fn each_report_is_a_window() {
         1,
         "a GPU is listed once a process"
     );
+}
+
+#[test]
+fn a_gpu_that_only_a_later_report_has_is_listed_too() {
+    let fixture = Fixture::new();
+    let database = nsys_database(fixture.folder.path(), "");
+    let later = fixture.folder.path().join("later.sqlite");
+    std::fs::copy(&database, &later).unwrap();
+    let connection = rusqlite::Connection::open(&later).unwrap();
+    let another = "INSERT INTO TARGET_INFO_GPU SELECT * FROM TARGET_INFO_GPU; \
+                   UPDATE TARGET_INFO_GPU SET id = 4, name = 'another' WHERE rowid = 2; \
+                   INSERT INTO TARGET_INFO_CUDA_DEVICE (gpuId, cudaId, pid) VALUES (4, 1, 4711)";
+    connection.execute_batch(another).unwrap();
+    let (_fixture, session) = fixture
+        .fill("profiler", |ingest| {
+            ingest.nsys_sqlite(&database)?;
+            ingest.nsys_sqlite(&later)
+        })
+        .unwrap();
+    insta::assert_snapshot!(text(&session, "devices", &["pid", "device_id", "name"]), @r"
+    4711 0 NVIDIA H100 80GB HBM3
+    4711 1 another
+    ");
 }
 
 #[test]
@@ -260,6 +284,7 @@ fn an_export_of_a_real_nsys_is_read() {
     distribution_elementwise_grid_stride_kernel 1056 256 0 44
     nvjet_sm90_hsh_256x128_64x4_1x2_h_bz_coopA_NNT 2 384 213188 168
     ");
+    assert_eq!(session.manifest().processes[0].command, ["python3"]);
     // Of its warnings none concerns what is read.
     assert_eq!(
         session.manifest().problems.len(),

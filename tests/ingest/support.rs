@@ -48,6 +48,7 @@ pub(crate) fn stand_in(name: &str, fault: &str, words: &[&OsStr]) -> Output {
         .arg(program)
         .args(words)
         .env("FAKE_NSYS", fault)
+        .env("FAKE_NCU", fault)
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");

@@ -2,7 +2,9 @@
 """Stand-in for NVIDIA's ncu: takes the same options, talks as it does, writes a report, prints its raw page.
 
 It "profiles" the same three launches whatever the program does. FAKE_NCU says what goes wrong: permission, refuse,
-none, hang_first, hang_later, deaf (hangs and ignores SIGINT), crash, no_report, old.
+none, no_cuda (a program that never calls CUDA), hang_first, hang_later (in the second launch, with a warning), deaf
+(hangs and ignores SIGINT), slow_report (writes it for a while once it is to end), hang_pass (by application, in the
+second pass), shutdown (ends the program itself), no_log, empty, chatty (warnings in the midst of the page), old.
 """
 
 from __future__ import annotations
@@ -64,7 +66,11 @@ def line(cells: list[str]) -> str:
 
 
 def page(report: Path) -> None:
-    done = json.loads(report.read_text())["done"]
+    said = report.read_text()
+    if not said:
+        print("==ERROR== Failed to load report file.", file=sys.stderr)
+        sys.exit(1)
+    done = json.loads(said)["done"]
     print("==PROF== Connected to process 4711 (/usr/bin/python3.11)")
     if done == 0:
         print("==WARNING== No kernels were profiled.")
@@ -74,8 +80,10 @@ def page(report: Path) -> None:
     for number, (name, block, grid) in enumerate(LAUNCHES[:done]):
         about = [str(number), str(PID), "python3.11", "127.0.0.1", name, "1", "7", block, grid, "0", "9.0"]
         print(line(about + [values[number] for _, _, values in METRICS]))
-        if number == 0:
+        if number == 0 or FAULT == "chatty":
             print("==WARNING== Found outstanding GPU clock reset, trying to revert...Success.")
+        if FAULT == "chatty":
+            print('a word of the "program", and another\n\n==PROF== Disconnected from process 4711')
 
 
 class Talk:
@@ -93,6 +101,123 @@ def short(name: str) -> str:
     return "rms_norm_kernel" if name == RMS_NORM else name
 
 
+WARNING = (
+    "==WARNING== Launching the workload is taking more time than expected. If this continues to hang, terminate the "
+    "profile and re-try by profiling the range of all related launches using '--replay-mode range'. See "
+    "https://docs.nvidia.com/nsight-compute/ProfilingGuide/index.html#replay for more details."
+)
+PERMISSION = (
+    "==ERROR== ERR_NVGPUCTRPERM - The user does not have permission to access NVIDIA GPU Performance Counters on the "
+    "target device 0. For instructions on enabling permissions and to get more information see "
+    "https://developer.nvidia.com/ERR_NVGPUCTRPERM"
+)
+CONNECTED = f"==PROF== Connected to process {PID} (/usr/bin/python3.11)"
+DISCONNECTED = f"==PROF== Disconnected from process {PID}"
+NONE = "==WARNING== No kernels were profiled."
+
+
+class Profile:
+    """ncu on a command."""
+
+    def __init__(self, options: list[str], command: list[str]) -> None:
+        self.options, self.command = options, command
+        output = option(options, "--export")
+        assert output, options
+        self.report = Path(output + ".ncu-rep")
+        self.log = option(options, "--log-file")
+        self.talk = Talk(self.log)
+        count = option(options, "--launch-count")
+        self.of = "" if count is None else f"/{count}"
+        self.launches = [] if FAULT == "none" else LAUNCHES[: int(count or len(LAUNCHES))]
+        self.done = 0
+        self.stopped = False
+        signal.signal(signal.SIGINT, signal.SIG_IGN if FAULT == "deaf" else self.stop)
+
+    def stop(self, *_: object) -> None:
+        self.stopped = True
+
+    def keep(self) -> None:
+        text = json.dumps({"options": self.options, "done": self.done})
+        self.report.write_text("" if FAULT == "empty" else text)
+
+    def start(self) -> subprocess.Popen[bytes]:
+        if FAULT == "no_log":
+            assert self.log
+            Path(self.log).unlink()
+        if FAULT != "no_cuda":
+            self.talk.say(CONNECTED)
+        return subprocess.Popen(self.command)
+
+    def hang(self, target: subprocess.Popen[bytes]) -> int:
+        while not self.stopped:
+            time.sleep(0.02)
+        self.talk.say("==PROF== Received signal\n==PROF== Trying to shutdown target application")
+        target.kill()
+        target.wait()
+        if FAULT == "slow_report":
+            for size in range(5):
+                self.report.write_text(" " * size)
+                time.sleep(2.5)
+        self.keep()
+        self.talk.say("==ERROR== The application returned an error code (9).")
+        return 9
+
+    def by_kernel(self) -> int:
+        target = self.start()
+        for number, (name, _, _) in enumerate(self.launches):
+            if FAULT == "hang_first":
+                return self.hang(target)
+            of = f" ({number + 1}{self.of})" if self.of else ""
+            self.talk.say(f'==PROF== Profiling "{short(name)}" - {number}{of}: 0%', end="")
+            if FAULT in ("hang_later", "deaf", "slow_report") and number == 1:
+                self.talk.say("\n" + WARNING)
+                return self.hang(target)
+            self.talk.say("....50%....100% - 8 passes")
+            self.done += 1
+        if FAULT == "shutdown":
+            target.kill()
+            self.talk.say('==ERROR== Failed to profile "gemm" in process 4711')
+            self.talk.say("==PROF== Trying to shutdown target application")
+        return self.end(target.wait())
+
+    def by_application(self) -> int:
+        """Each pass is a run of the command."""
+        code = 0
+        for number in range(2):
+            target = self.start()
+            for launch, (name, _, _) in enumerate(self.launches):
+                if FAULT == "hang_pass" and number == 1 and launch == 1:
+                    return self.hang(target)
+                self.talk.say(f'==PROF== Profiling "{short(name)}" - {launch}: Application replay pass {number + 1}')
+            self.done = len(self.launches)
+            code = target.wait()
+            self.talk.say(DISCONNECTED)
+        self.talk.say("==PROF== Creating report from application replay data: 0%..........100%")
+        self.keep()
+        return code
+
+    def end(self, code: int) -> int:
+        """A signal's number stands for an exit code, and a process that was killed takes no leave."""
+        if self.done:
+            self.keep()
+        if code >= 0 and FAULT not in ("no_cuda", "shutdown"):
+            self.talk.say(DISCONNECTED)
+        if code:
+            self.talk.say(f"==ERROR== The application returned an error code ({abs(code)}).")
+        self.talk.say(f"==PROF== Report: {self.report}" if self.done else NONE)
+        return abs(code)
+
+    def run(self) -> int:
+        if FAULT == "no_cuda":
+            return self.end(self.start().wait())
+        if FAULT == "permission":
+            code = self.start().wait()
+            self.talk.say(f"{PERMISSION}\n{DISCONNECTED}\n{NONE}")
+            return code or 1
+        mode = option(self.options, "--replay-mode") or "kernel"
+        return self.by_application() if mode.startswith("app") else self.by_kernel()
+
+
 def profile(words: list[str]) -> int:
     program = next(place for place, word in enumerate(words) if not word.startswith("-"))
     options, command = words[:program], words[program:]
@@ -101,65 +226,7 @@ def profile(words: list[str]) -> int:
         # On stdout, whatever --log-file says.
         print("==ERROR== Option profile-from-start is not supported during range replay.")
         return 1
-    output = option(options, "--export")
-    assert output, options
-    report = Path(output + ".ncu-rep")
-    talk = Talk(option(options, "--log-file"))
-    limit = int(option(options, "--launch-count") or len(LAUNCHES))
-    done = 0
-    stopped = False
-
-    def keep() -> None:
-        if FAULT != "no_report":
-            report.write_text(json.dumps({"options": options, "done": done}))
-
-    def stop(*_: object) -> None:
-        nonlocal stopped
-        stopped = True
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN if FAULT == "deaf" else stop)
-    talk.say(f"==PROF== Connected to process {PID} (/usr/bin/python3.11)")
-    target = subprocess.Popen(command)
-    errors = {
-        "permission": "ERR_NVGPUCTRPERM - The user does not have permission to access NVIDIA GPU Performance Counters "
-        "on the target device 0. For instructions on enabling permissions and to get more information see "
-        "https://developer.nvidia.com/ERR_NVGPUCTRPERM",
-    }
-    if FAULT in errors:
-        code = target.wait()
-        talk.say(
-            f"==ERROR== {errors[FAULT]}\n==PROF== Disconnected from process {PID}\n"
-            "==WARNING== No kernels were profiled."
-        )
-        return code or 1
-
-    def hang() -> int:
-        while not stopped:
-            time.sleep(0.02)
-        talk.say("==WARNING== Received signal")
-        target.kill()
-        target.wait()
-        keep()
-        return 1
-
-    for number, (name, _, _) in enumerate(LAUNCHES[: 0 if FAULT == "none" else limit]):
-        if FAULT == "hang_first":
-            return hang()
-        of = f" ({number + 1}/{limit})" if option(options, "--launch-count") else ""
-        talk.say(f'==PROF== Profiling "{short(name)}" - {number}{of}: 0%', end="")
-        if FAULT in ("hang_later", "deaf") and number == 1:
-            return hang()
-        talk.say("....50%....100% - 8 passes")
-        done += 1
-    code = target.wait()
-    keep()
-    if FAULT == "crash":
-        code = -signal.SIGSEGV
-    if code:
-        talk.say(f"==ERROR== The application returned an error code ({code if code > 0 else -code}).")
-    talk.say(f"==PROF== Disconnected from process {PID}")
-    talk.say(f"==PROF== Report: {report}" if done else "==WARNING== No kernels were profiled.")
-    return code if code >= 0 else 128 - code
+    return Profile(options, command).run()
 
 
 def main() -> int:

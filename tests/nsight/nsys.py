@@ -2,7 +2,8 @@
 """Stand-in for NVIDIA's nsys: takes the same options, writes a report, exports it to a database of the real schema.
 
 What it "recorded" is always the same: two processes, a CUDA graph replayed twice, copies, a fill, waits, calls, ranges.
-FAKE_NSYS says what goes wrong: crash, no_libdw, empty, no_report, old, graphs, warns, closes (descriptors).
+FAKE_NSYS says what goes wrong: crash, no_libdw, empty, no_cuda, no_report, old, graphs, warns, closes (descriptors),
+hang (once the program has ended, until a SIGINT comes).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 SCHEMA = Path(__file__).with_name("nsys_3_28.sql")
@@ -132,7 +134,10 @@ class Report:
         self.insert("META_DATA_EXPORT", name="EXPORT_SCHEMA_VERSION", value="3.28.1")
         self.insert("TARGET_INFO_SESSION_START_TIME", utcEpochNs=EPOCH_NS)
         self.insert("ANALYSIS_DETAILS", globalVid=GLOBAL, duration=9_000_000, startTime=1_000_000, stopTime=10_000_000)
-        self.insert("PROCESSES", globalPid=global_pid(PARENT), pid=PARENT, name="/usr/bin/python3.11")
+        # As it was started: a shell that became another program.
+        self.insert("PROCESSES", globalPid=global_pid(PARENT), pid=PARENT, name="/bin/sh")
+        for tid, name in ((PARENT, "python3.11"), (PARENT + 1, "[NSys]")):
+            self.insert("ThreadNames", nameId=self.string(name), priority=20, globalTid=global_pid(PARENT) | tid)
         self.insert("PROCESSES", globalPid=global_pid(ENGINE), pid=ENGINE, name="VLLM::EngineCore")
         self.insert("PROCESSES", globalPid=global_pid(1), pid=1, name="/sbin/init")
         self.insert("TARGET_INFO_CUDA_DEVICE", gpuId=3, cudaId=0, pid=ENGINE, uuid="aa", numMultiprocessors=132)
@@ -257,7 +262,12 @@ def profile(words: list[str]) -> int:
     elif code < 0:
         print(f"The target application terminated with signal {-code} ({signal.Signals(-code).name})", flush=True)
         code = 128 - code
-    print("Generating '/tmp/nsys-report-2f4b.qdstrm'")
+    print("Generating '/tmp/nsys-report-2f4b.qdstrm'", flush=True)
+    if FAULT == "hang":
+        stopped: list[int] = []
+        signal.signal(signal.SIGINT, lambda number, _: stopped.append(number))
+        while not stopped:
+            time.sleep(0.02)
     if FAULT == "no_libdw":
         Path(output + ".qdstrm").write_text("events")
         print(
@@ -278,7 +288,7 @@ def export(words: list[str]) -> int:
     assert option(words, "--type") == "sqlite"
     report = Report(output)
     report.machine()
-    if FAULT != "empty":
+    if FAULT not in ("empty", "no_cuda"):
         report.work()
     report.close()
     return 0

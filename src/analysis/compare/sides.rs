@@ -8,7 +8,7 @@ use super::bootstrap::LEAST_STEPS;
 use super::cells::Cell;
 use super::gather::{KindSteps, Side};
 use crate::analysis::phases::Phase;
-use crate::schema::manifest::Session as Manifest;
+use crate::schema::manifest::{Problem, Session as Manifest};
 
 pub(crate) const WHY_NCU: &str = "ncu runs each kernel by itself, so there are no steps, and no order in time";
 const WHY_FEW_STEPS: &str = "it takes six steps of a phase at least in both sessions";
@@ -176,6 +176,15 @@ pub(crate) fn warnings(manifests: [&Manifest; 2], sides: [&Side; 2]) -> Vec<Stri
         warnings.push(
             "ncu runs each kernel alone, at its base clock and with cold caches: its times are longer".to_owned(),
         );
+    }
+    for (name, manifest) in ["A", "B"].iter().zip(manifests) {
+        let mut problems = manifest.problems.iter();
+        if problems.any(|problem| problem.code == Problem::NCU_DURATIONS_INFLATED) {
+            warnings.push(format!(
+                "{name}'s times are not those of the work: ncu measured it by graph or by range, which makes them 30 to 50 \
+                 times as long"
+            ));
+        }
     }
     if manifests[0].simulated != manifests[1].simulated {
         warnings.push("one of both was simulated by gpu-sim, the other was not".to_owned());

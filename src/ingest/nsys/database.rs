@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, Row};
 
-use super::process_of;
+use super::{process_of, thread_of};
 use crate::ingest::IngestError;
 
 /// Warnings of nsys that are passed on; a broken run has thousands of the same kind.
@@ -164,12 +164,26 @@ impl Database {
         Ok(bounds)
     }
 
+    /// Programs by process. One that was started through a shell has the shell's name in nsys's list of processes; its
+    /// main thread has its own.
     pub(super) fn process_names(&self) -> Result<BTreeMap<u32, String>, IngestError> {
+        let mut threads = BTreeMap::new();
+        self.each("ThreadNames", &[("globalTid", true), ("nameId", true)], "", |cells| {
+            let name = cells.integer(1)?.and_then(|id| self.string(id));
+            if let (Some(global), Some(name)) = (cells.integer(0)?, name)
+                && thread_of(global) == process_of(global).pid
+            {
+                threads.insert(process_of(global).pid, name.to_owned());
+            }
+            Ok(())
+        })?;
         let mut names = BTreeMap::new();
         self.each("PROCESSES", &[("globalPid", true), ("name", false)], "", |cells| {
             if let Some(global) = cells.integer(0)? {
-                let name = cells.text(1)?;
-                names.insert(process_of(global).pid, name.unwrap_or_default());
+                let pid = process_of(global).pid;
+                let name = cells.text(1)?.unwrap_or_default();
+                let of_thread = threads.remove(&pid).filter(|_| is_shell(&name));
+                names.insert(pid, of_thread.unwrap_or(name));
             }
             Ok(())
         })?;
@@ -264,4 +278,8 @@ impl Database {
         self.strings = strings;
         Ok(())
     }
+}
+
+fn is_shell(program: &str) -> bool {
+    ["sh", "bash", "dash"].contains(&program.rsplit('/').next().unwrap_or_default())
 }

@@ -80,7 +80,13 @@ impl Gpu {
     }
 }
 
-pub(super) fn ingest(database: &Database, recorder: &mut Recorder, pids: &BTreeSet<u32>) -> Result<(), IngestError> {
+/// `known` are those of earlier reports.
+pub(super) fn ingest(
+    database: &Database,
+    recorder: &mut Recorder,
+    pids: &BTreeSet<u32>,
+    known: &mut BTreeSet<(u32, u32)>,
+) -> Result<(), IngestError> {
     let mut gpus = BTreeMap::new();
     database.each("TARGET_INFO_GPU", &GPUS, "", |cells| {
         let id = cells.integer(0)?.unwrap_or_default();
@@ -107,7 +113,9 @@ pub(super) fn ingest(database: &Database, recorder: &mut Recorder, pids: &BTreeS
     }
     let mut rows = Rows::<DevicesBuilder>::default();
     for ((pid, ordinal), gpu) in seen {
-        if let Some(gpu) = gpus.get(&gpu).filter(|_| pids.contains(&pid)) {
+        if let Some(gpu) = gpus.get(&gpu).filter(|_| pids.contains(&pid))
+            && known.insert((pid, ordinal))
+        {
             let uuid = gpu.uuid.as_deref().map(as_nvidia_smi_prints_it);
             let row = gpu.row(pid, ordinal, uuid.as_deref());
             rows.push(recorder, id_of(pid), row)?;

@@ -54,9 +54,7 @@ impl Ingest {
         let paths = nvtx::ingest(&database, &mut self.recorder, self.window)?;
         gpu::ingest(&database, &mut self.recorder, self.window, &paths, &mut lost)?;
         host::ingest(&database, &mut self.recorder, self.window, &mut lost)?;
-        if self.window == 1 {
-            devices::ingest(&database, &mut self.recorder, &pids)?;
-        }
+        devices::ingest(&database, &mut self.recorder, &pids, &mut self.devices)?;
         for ((pid, table), count) in lost.0 {
             self.lose(pid, table, "invalid_timestamp", count, span_ns.0);
         }

@@ -9,7 +9,7 @@ use super::super::environment::{CUDA_INJECTION, Environment, Inherited, LD_PRELO
 use super::super::guest::find_guest;
 use super::super::runtime::RuntimeFolder;
 use super::super::settings::{Gate, Settings, Trace};
-use super::{Evaluator, Stopped};
+use super::{Evaluator, Watched};
 use crate::schema::env as variables;
 use crate::schema::manifest::Exit;
 use crate::session::SessionWriter;
@@ -59,7 +59,7 @@ impl Evaluator for CuptiEvaluator {
         Ok((command.to_vec(), Streams::Inherited))
     }
 
-    fn collect(&self, _: &mut SessionWriter, exit: Exit, _: Option<Stopped>) -> Exit {
+    fn collect(&self, _: &mut SessionWriter, exit: Exit, _: Watched) -> Exit {
         exit
     }
 }

@@ -6,7 +6,9 @@ mod ncu;
 mod ncu_watch;
 mod no_kernels;
 mod nsys;
+mod nsys_watch;
 mod tool;
+mod watch;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -52,12 +54,12 @@ pub(crate) trait Evaluator {
         None
     }
 
-    /// Fills the session, once what was started has ended; `stopped` is what the watch stopped it for. What is wrong is a
-    /// problem of the session. Returns how the command ended.
-    fn collect(&self, session: &mut SessionWriter, exit: Exit, stopped: Option<Stopped>) -> Exit;
+    /// Fills the session, once what was started has ended; `watched` is what came of the watch. What is wrong is a problem
+    /// of the session. Returns how the command ended.
+    fn collect(&self, session: &mut SessionWriter, exit: Exit, watched: Watched) -> Exit;
 }
 
-pub(crate) use ncu_watch::{Stopped, Watch};
+pub(crate) use watch::{Watch, Watched};
 
 /// The evaluators there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,15 +104,21 @@ pub fn why_no_kernels(manifest: &Manifest) -> String {
 
 /// What the other evaluators would need, for where our guest could not record.
 pub(crate) fn other_evaluators() -> String {
-    let nsys = match profilers::newest("nsys") {
+    let here = |name| match profilers::newest(name) {
         profilers::Tool {
             path: Some(_), release, ..
-        } => format!("{} is here", release.unwrap_or_else(|| "of unknown release".to_owned())),
-        _ => "is not here".to_owned(),
+        } => format!(
+            "{name} {} is here",
+            release.unwrap_or_else(|| "of unknown release".to_owned())
+        ),
+        _ => format!("{name} is not here"),
     };
     format!(
-        "`--evaluator nsys` brings a libcupti of its own (nsys {nsys}); like colonel, it needs that no other profiler is \
-         active in the program"
+        "`--evaluator nsys` brings a libcupti of its own ({}); `--evaluator ncu` needs permission for the GPU's hardware \
+         counters, and runs a few kernels many times over ({}); like colonel, both need that no other profiler is active in \
+         the program",
+        here("nsys"),
+        here("ncu")
     )
 }
 

@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use super::super::RunError;
 use super::super::command::Streams;
-use super::super::knobs::{NcuKnobs, ReplayMode};
+use super::super::knobs::{GraphLevel, NcuKnobs, ReplayMode};
 use super::super::profilers;
 use super::super::settings::{Choice as _, Gate, Settings};
-use super::ncu_watch::Limits;
+use super::ncu_watch::{self, Limits};
 use super::tool::{self, Tool};
-use super::{Evaluator, Stopped, Watch};
+use super::{Evaluator, Watch, Watched};
 use crate::ingest::Ingest;
-use crate::ingest::ncu::{DURATION, LAUNCH};
-use crate::schema::manifest::Exit;
+use crate::ingest::ncu::{DURATION, LAUNCH, Launches};
+use crate::schema::manifest::{Exit, Problem};
 use crate::session::SessionWriter;
 
 /// How long ncu may be silent while it prints a report.
@@ -135,8 +135,7 @@ impl NcuEvaluator {
         Some(metrics.join(","))
     }
 
-    /// Reads a report; gives the metrics that it has.
-    fn read(&self, report: &Path, ingest: &mut Ingest, start_ns: i64) -> Result<Vec<String>, String> {
+    fn read(&self, report: &Path, ingest: &mut Ingest, start_ns: i64) -> Result<Launches, String> {
         let mut import = Command::new(&self.tool.path);
         import.arg("--import").arg(report);
         import.args(["--csv", "--page", "raw", "--print-units", "base"]);
@@ -145,19 +144,23 @@ impl NcuEvaluator {
         let what = format!("what ncu prints of `{}`", report.display());
         ingest
             .ncu_csv(&page, &what, start_ns)
-            .map(|read| read.metrics)
             .map_err(|error| error.to_string())
     }
 
-    fn fill(&self, session: &mut SessionWriter) -> Result<(), String> {
+    /// Reads the reports; gives how many launches they have.
+    fn fill(&self, session: &mut SessionWriter) -> Result<u64, String> {
         let path = session.path().to_owned();
         let start_ns = session.manifest().created_ns;
         let mut ingest = Ingest::new(&path, &self.gate());
         let mut failures = Vec::new();
         let mut metrics = Vec::new();
+        let mut launches = 0;
         for report in self.tool.files(&path, REPORT) {
             match self.read(&report, &mut ingest, start_ns) {
-                Ok(found) => metrics.extend(found),
+                Ok(read) => {
+                    launches += read.launches;
+                    metrics.extend(read.metrics);
+                }
                 Err(why) => failures.push(format!(
                     "the report `{}` is kept, but could not be read: {why}",
                     report.display()
@@ -173,9 +176,26 @@ impl NcuEvaluator {
         let finished = ingest.finish().map_err(|error| error.to_string())?;
         session.manifest_mut().problems.extend(finished);
         if failures.is_empty() {
-            return Ok(());
+            return Ok(launches);
         }
         Err(failures.join("\n"))
+    }
+
+    /// By graph and by range ncu measures with all that it does around the work: 30 to 50 times its time, even in kernels
+    /// outside of graphs.
+    fn note_inflated(&self, session: &mut SessionWriter) {
+        let how = match (self.knobs.replay_mode, self.knobs.graph_profiling) {
+            (Some(mode @ (ReplayMode::Range | ReplayMode::AppRange)), _) => {
+                format!("--ncu-replay-mode {}", mode.word())
+            }
+            (_, Some(GraphLevel::Graph)) => "--ncu-graph-profiling graph".to_owned(),
+            _ => return,
+        };
+        let message = format!(
+            "by `{how}` ncu's durations are far longer than the work's, 30 to 50 times on an H100: compare its counters, and \
+             take times from `--ncu-graph-profiling node`"
+        );
+        session.add_problem(Problem::NCU_DURATIONS_INFLATED, message);
     }
 }
 
@@ -198,34 +218,114 @@ impl Evaluator for NcuEvaluator {
             start: self.knobs.start_timeout,
             stall: self.knobs.stall_timeout,
             launches: self.knobs.launch_count,
+            by_application: matches!(
+                self.knobs.replay_mode,
+                Some(ReplayMode::Application | ReplayMode::AppRange)
+            ),
         };
-        Watch::over_ncu(self.tool.log(session), session, started, limits)
+        let log = self.tool.log(session);
+        let look = move |_, ended: &_| ncu_watch::look(&log, &limits, ended);
+        Some(Watch::start(started, session, &self.tool.folder(session), look))
     }
 
-    fn collect(&self, session: &mut SessionWriter, mut exit: Exit, stopped: Option<Stopped>) -> Exit {
+    fn collect(&self, session: &mut SessionWriter, mut exit: Exit, watched: Watched) -> Exit {
         let said = self.tool.words(session.path());
-        if let Some(code) = code_of_target(&said).filter(|_| exit.signal.is_none()) {
-            exit.code = Some(code);
-        }
-        if let Some(Stopped(why)) = stopped {
+        let end = End::of_target(&said);
+        let is_stopped = tool::note_watch(session, watched, self.tool.name);
+        if is_stopped {
             exit = tool::killed(libc::SIGKILL);
-            session.add_problem("ncu_stopped", why);
+        } else if exit.signal.is_none()
+            && let Some(end) = end
+        {
+            exit = end.exit();
+            if let Some(message) = end.message() {
+                session.add_problem("target_crashed", message);
+            }
         }
         let complaints = complaints(&said);
+        let is_connected = said.contains(CONNECTED);
         // A command that fails before CUDA is never connected to, and ncu gives its code.
-        let is_ours = code_of_target(&said).is_none();
-        let failed = exit.code.filter(|code| *code != 0 && complaints.is_empty() && is_ours);
-        if let Some(code) = failed.filter(|_| !said.contains("==PROF== Connected to process")) {
+        let failed = exit
+            .code
+            .filter(|code| *code != 0 && complaints.is_empty() && end.is_none());
+        let refused = failed.filter(|_| !is_connected);
+        if let Some(code) = refused {
             session.add_problem("ncu_refused", refusal(code, &self.options(session.path())));
         }
+        let is_explained = refused.is_some() || is_stopped || !complaints.is_empty();
         for (code, message) in complaints {
             session.add_problem(code, message);
         }
-        if let Err(why) = self.fill(session) {
-            session.add_problem("ncu_unread", why);
+        match self.fill(session) {
+            Ok(0) if !is_connected && !is_explained => session.add_problem("ncu_no_cuda", NO_CUDA),
+            Ok(0) => {}
+            Ok(_) => self.note_inflated(session),
+            Err(why) => session.add_problem("ncu_unread", why),
         }
         tool::note_reports(session, &self.tool, REPORT);
         exit
+    }
+}
+
+/// Signals that end a program against its will; others have numbers that are common exit codes.
+const CRASHES: [i32; 8] = [
+    libc::SIGILL,
+    libc::SIGTRAP,
+    libc::SIGABRT,
+    libc::SIGBUS,
+    libc::SIGFPE,
+    libc::SIGKILL,
+    libc::SIGSEGV,
+    libc::SIGTERM,
+];
+const CONNECTED: &str = "==PROF== Connected to process";
+const NO_CUDA: &str = "no process of the command used CUDA, so no kernel was launched";
+
+/// How the command ended, by ncu's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// By itself.
+    Code(i32),
+    /// Killed by a signal.
+    Signal(i32),
+    /// Killed by ncu, with that signal.
+    ByNcu(i32),
+}
+
+impl End {
+    /// ncu gives a signal's number as if it were an exit code. A command that ended by itself has disconnected before;
+    /// ncu says so where it killed it.
+    fn of_target(words: &str) -> Option<Self> {
+        let code = code_of_target(words)?;
+        let count = |what: &str| words.matches(what).count();
+        let is_cut_off = count(CONNECTED) > count("==PROF== Disconnected from process");
+        Some(if words.contains("==PROF== Trying to shutdown target application") {
+            Self::ByNcu(code)
+        } else if is_cut_off && CRASHES.contains(&code) {
+            Self::Signal(code)
+        } else {
+            Self::Code(code)
+        })
+    }
+
+    fn exit(self) -> Exit {
+        match self {
+            Self::Code(code) => Exit {
+                code: Some(code),
+                signal: None,
+            },
+            Self::Signal(signal) | Self::ByNcu(signal) => tool::killed(signal),
+        }
+    }
+
+    fn message(self) -> Option<String> {
+        match self {
+            Self::Code(_) => None,
+            Self::Signal(signal) => Some(tool::crashed(signal, "ncu")),
+            Self::ByNcu(signal) => Some(format!(
+                "ncu itself ended the command, by signal {signal}, after an error"
+            )),
+        }
     }
 }
 
@@ -356,6 +456,28 @@ mod tests {
             "{complaints:?}"
         );
         insta::assert_snapshot!(complaints[1].1, @"ncu: Failed to find metric sm__no_such.sum; `ncu --query-metrics` lists what this GPU has");
-        assert_eq!(code_of_target(words), Some(3));
+        assert_eq!(End::of_target(words), Some(End::Code(3)));
+    }
+
+    #[test]
+    fn how_the_command_ended_is_read_from_ncus_words() {
+        let end = |disconnected: &str, before: &str, code: i32| {
+            let words = format!(
+                "==PROF== Connected to process 7 (/usr/bin/python3)\n{disconnected}{before}\
+                 ==ERROR== The application returned an error code ({code}).\n"
+            );
+            End::of_target(&words).unwrap()
+        };
+        let disconnected = "==PROF== Disconnected from process 7\n";
+        assert_eq!(end("", "", 11), End::Signal(11));
+        assert_eq!(end(disconnected, "", 11), End::Code(11));
+        assert_eq!(
+            end("", "", 1),
+            End::Code(1),
+            "a child may have been cut off, and 1 is no crash"
+        );
+        let shutdown = "==PROF== Trying to shutdown target application\n";
+        assert_eq!(end("", shutdown, 9), End::ByNcu(9));
+        assert_eq!(End::of_target("==WARNING== No kernels were profiled.\n"), None);
     }
 }

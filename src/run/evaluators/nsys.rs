@@ -2,17 +2,21 @@
 
 use std::ffi::OsString;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use super::super::RunError;
 use super::super::command::{Streams, with_its_streams};
+use super::super::environment::{Environment, Inherited};
 use super::super::knobs::{GraphLevel, NsysKnobs, NsysRange, NsysTrace};
 use super::super::profilers;
+use super::super::runtime::RuntimeFolder;
 use super::super::settings::{Choice as _, Gate, Settings, Trace};
+use super::nsys_watch;
 use super::tool::{self, Tool};
-use super::{Evaluator, Stopped};
+use super::{Evaluator, Watch, Watched};
 use crate::ingest::Ingest;
+use crate::schema::env as variables;
 use crate::schema::manifest::Exit;
 use crate::session::SessionWriter;
 
@@ -192,6 +196,18 @@ impl Evaluator for NsysEvaluator {
         self.tool.name
     }
 
+    fn environment(
+        &self,
+        _: &Settings,
+        _: &RuntimeFolder,
+        _: Inherited<'_>,
+        environment: &mut Environment,
+    ) -> Result<(), RunError> {
+        // Where colonel itself is such a command.
+        environment.set_or_remove(variables::COMMAND, None);
+        Ok(())
+    }
+
     fn command(&self, session: &mut SessionWriter, command: &[OsString]) -> Result<(Vec<OsString>, Streams), RunError> {
         let log = self.tool.make_log(session)?;
         let mut words = vec![self.tool.path.clone().into_os_string(), "profile".into()];
@@ -202,12 +218,20 @@ impl Evaluator for NsysEvaluator {
         Ok((words, Streams::Apart(log)))
     }
 
-    fn collect(&self, session: &mut SessionWriter, mut exit: Exit, _: Option<Stopped>) -> Exit {
+    fn watch(&self, session: &Path, started: &Child) -> Option<Watch> {
+        let (limit, folder) = (self.knobs.report_timeout, self.tool.folder(session));
+        let (of, into) = (session.to_owned(), folder.clone());
+        let look = move |root, ended: &_| nsys_watch::look(root, &of, &into, limit, ended);
+        Some(Watch::start(started, session, &folder, look))
+    }
+
+    fn collect(&self, session: &mut SessionWriter, mut exit: Exit, watched: Watched) -> Exit {
         let said = self.tool.words(session.path());
-        if let Some(signal) = signal_of_target(&said) {
+        if tool::note_watch(session, watched, self.tool.name) {
+            exit = tool::killed(libc::SIGKILL);
+        } else if let Some(signal) = signal_of_target(&said) {
             exit = tool::killed(signal);
-            let mut message =
-                format!("the command was killed by signal {signal} under nsys; what was recorded until then is kept");
+            let mut message = tool::crashed(signal, self.tool.name);
             if signal == libc::SIGSEGV && self.knobs.graph_trace != Some(GraphLevel::Graph) {
                 message += "; `--nsys-cuda-graph-trace graph` is known to survive where recording each node of a CUDA graph \
                             does not";

@@ -12,6 +12,7 @@ use super::super::doctor::gpu::in_container;
 use super::super::doctor::permissions::how_to_open;
 use super::super::flavors::Flavor;
 use super::super::settings::{Gate, Settings};
+use super::Watched;
 use crate::schema::manifest::{Exit, Profiler, Session as Manifest};
 use crate::session::{SessionError, SessionWriter, now_ns};
 
@@ -131,6 +132,15 @@ pub(super) fn refuse_guests_options(settings: &Settings, evaluator: &'static str
     Ok(())
 }
 
+/// Bytes of the files in a folder.
+pub(super) fn bytes_in(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.metadata().ok())
+        .map(|file| file.len())
+        .sum()
+}
+
 /// What a program said on stdout, or why it has no answer.
 pub(super) fn answer(command: &mut Command, growing: Option<&Path>, patience: Duration) -> Result<String, String> {
     let (stdout, stderr) = (tempfile(), tempfile());
@@ -233,6 +243,22 @@ pub(super) fn note_reports(session: &mut SessionWriter, tool: &Tool, extension: 
     }
 }
 
+/// Notes what came of the watch; returns whether it stopped the profiler, and with it the command.
+pub(super) fn note_watch(session: &mut SessionWriter, watched: Watched, name: &str) -> bool {
+    match watched {
+        Watched::Well => false,
+        Watched::Stopped(why) => {
+            session.add_problem(&format!("{name}_stopped"), why);
+            true
+        }
+        Watched::Not(why) => {
+            let message = format!("{name} was not watched, so it would not have been stopped had it hung: {why}");
+            session.add_problem(&format!("{name}_unwatched"), message);
+            false
+        }
+    }
+}
+
 /// Killed by that signal.
 pub(super) fn killed(signal: i32) -> Exit {
     Exit {
@@ -241,14 +267,25 @@ pub(super) fn killed(signal: i32) -> Exit {
     }
 }
 
+/// What the session says of a command that a signal ended.
+pub(super) fn crashed(signal: i32, name: &str) -> String {
+    let known = nix::sys::signal::Signal::try_from(signal);
+    let known = known.map_or(String::new(), |known| format!(" ({known})"));
+    format!("the command was killed by signal {signal}{known} under {name}; what was recorded until then is kept")
+}
+
 /// Why the tables are empty: what went wrong, else that nobody opened a window, else that there was nothing.
 pub(super) fn why_no_kernels(manifest: &Manifest) -> String {
+    /// Of the profiler, and no reason.
+    const BESIDE: [&str; 3] = ["nsys_warning", "nsys_unwatched", "ncu_unwatched"];
+    /// Of the command, and a reason.
+    const OF_COMMAND: [&str; 2] = ["graphs_whole", "target_crashed"];
     let name = manifest.evaluator.as_str();
-    let of_tool = |code: &str| code.starts_with(name);
+    let is_reason = |code: &str| OF_COMMAND.contains(&code) || (code.starts_with(name) && !BESIDE.contains(&code));
     let reasons: Vec<&str> = manifest
         .problems
         .iter()
-        .filter(|problem| of_tool(&problem.code))
+        .filter(|problem| is_reason(&problem.code))
         .map(|problem| problem.message.as_str())
         .collect();
     if !reasons.is_empty() {
@@ -276,6 +313,35 @@ mod tests {
         assert!(how_to_get("libdw.so.1").contains("apt install libdw1"));
         assert_eq!(missing_library("report.qdstrm: cannot open shared object file"), None);
         assert_eq!(missing_library("fine"), None);
+    }
+
+    #[test]
+    fn reasons_are_told_from_other_problems() {
+        let why = |problems: &[(&str, &str)]| {
+            let problems: Vec<_> = problems
+                .iter()
+                .map(|(code, message)| serde_json::json!({"code": code, "message": message}))
+                .collect();
+            let manifest = serde_json::json!({
+                "format": {"major": 1, "minor": 0}, "id": "5e27fc0e", "colonel": "0.1.0", "state": "compacted",
+                "created_ns": 0, "command": ["python"], "cwd": "/", "evaluator": "nsys", "flavor": "generic",
+                "gate": "process", "problems": problems,
+            });
+            why_no_kernels(&serde_json::from_value(manifest).unwrap())
+        };
+        let warning = ("nsys_warning", "nsys: Not all CUDA events might have been collected.");
+        assert_eq!(
+            why(&[warning, ("nsys_unwatched", "not watched")]),
+            "nsys saw none launched"
+        );
+        assert_eq!(
+            why(&[warning, ("graphs_whole", "2 launches recorded whole")]),
+            "2 launches recorded whole"
+        );
+        assert_eq!(
+            why(&[("target_crashed", "killed"), ("nsys_unread", "no report")]),
+            "killed\nno report"
+        );
     }
 
     #[test]
