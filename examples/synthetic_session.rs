@@ -185,6 +185,7 @@ fn end_guest(mut guest: SyntheticGuest, time: i64, cut_off: bool) -> anyhow::Res
             trigger,
             name: None,
             sealed_ns: None,
+            sampled: false,
         });
     }
     guest.seal(&mut windows)?;

@@ -33,6 +33,7 @@ fn windows() -> impl Strategy<Value = Vec<Window>> {
             trigger: "region".to_owned(),
             name: [None, Some("a"), Some("b")][name].map(str::to_owned),
             sealed_ns: None,
+            sampled: false,
         };
         numbered.map(window).collect()
     })

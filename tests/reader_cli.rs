@@ -196,6 +196,7 @@ fn regions(sessions: &Sessions, id: &str) {
         trigger: "region".to_owned(),
         name: Some(name.to_owned()),
         sealed_ns: None,
+        sampled: false,
     };
     for pid in [4711, 4712] {
         let mut guest = SyntheticGuest::new(writer.path(), pid);

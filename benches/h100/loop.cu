@@ -62,6 +62,7 @@ static std::string run_phase(const std::string &phase, Totals &totals) {
     if (window) CUDA(cudaProfilerStart());
     double start_us = now_us() - begin;
     std::string medians;
+    double before_rounds = now_us();
     std::vector<double> times((size_t)steps);
     for (int r = 0; r < rounds; r++) {
         for (auto &time : times) {
@@ -73,6 +74,7 @@ static std::string run_phase(const std::string &phase, Totals &totals) {
         snprintf(text, sizeof text, "%s%.3f", r ? "," : "", times[steps / 2]);
         medians += text;
     }
+    double mean_us = (now_us() - before_rounds) / rounds / steps;
     begin = now_us();
     if (window) CUDA(cudaProfilerStop());
     double stop_us = now_us() - begin;
@@ -80,8 +82,9 @@ static std::string run_phase(const std::string &phase, Totals &totals) {
     totals.launched += count;
     totals.in_windows += window ? count : 0;
     snprintf(text, sizeof text,
-             "{\"kind\":\"%s\",\"mode\":\"%s\",\"steps\":%d,\"kernels\":%lld,\"start_us\":%.1f,\"stop_us\":%.1f,\"rounds_us\":[",
-             kind, mode, rounds * steps, count, start_us, stop_us);
+             "{\"kind\":\"%s\",\"mode\":\"%s\",\"steps\":%d,\"kernels\":%lld,\"start_us\":%.1f,\"stop_us\":%.1f,\"mean_us\":%.3f,"
+             "\"rounds_us\":[",
+             kind, mode, rounds * steps, count, start_us, stop_us, mean_us);
     return text + medians + "]}";
 }
 

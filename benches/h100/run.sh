@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# One stage of the measurements on a GPU machine: bash benches/h100/run.sh probe|ranges|capture|overhead|layers
+# One stage of the measurements on a GPU machine: bash benches/h100/run.sh probe|ranges|capture|overhead|sampled|layers
 #
 # Builds the C parts against the machine's own CUPTI, writes what the machine is into environment.json, and leaves
 # the results in $OUT (default: target/h100). The colonel binaries are looked for in carry/bin, then target/release.
 set -uo pipefail
-stage=${1:?usage: run.sh probe|ranges|capture|overhead|layers}
+stage=${1:?usage: run.sh probe|ranges|capture|overhead|sampled|layers}
 shift
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -38,7 +38,7 @@ rpath="-rpath=$(dirname "$lib")"
 gcc -O2 -shared -fPIC -fvisibility=hidden -I"$build/include" -I"$cuda_include" "$here/bare_client.c" \
     -o "$build/libbare_client.so" -Wl,--no-as-needed "$lib" "-Wl,$rpath" -lpthread -ldl || exit 1
 
-if [ "$stage" = capture ] || [ "$stage" = overhead ]; then
+if [ "$stage" = capture ] || [ "$stage" = overhead ] || [ "$stage" = sampled ]; then
     for runtime in shared static; do
         nvcc -O2 -std=c++17 -arch=sm_90 -cudart $runtime -o "$build/loop_$runtime" "$here/loop.cu" -Xlinker "$rpath" || exit 1
     done
@@ -64,6 +64,6 @@ ranges)
     tail -n +2 "$out/ranges.jsonl"
     ;;
 probe) "$python" "$here/probe.py" "$build" "$out" ;;
-capture | overhead | layers) "$python" "$here/$stage.py" --build "$build" --out "$out" --root "$root" --libcupti "$lib" "$@" ;;
-*) echo "run.sh: unknown stage \`$stage\`, expected probe, ranges, capture, overhead or layers"; exit 2 ;;
+capture | overhead | sampled | layers) "$python" "$here/$stage.py" --build "$build" --out "$out" --root "$root" --libcupti "$lib" "$@" ;;
+*) echo "run.sh: unknown stage \`$stage\`, expected probe, ranges, capture, overhead, sampled or layers"; exit 2 ;;
 esac

@@ -40,7 +40,7 @@ impl Frames {
         let mut by_pid = BTreeMap::<u32, BTreeMap<u32, &Window>>::new();
         for process in processes {
             let counts = |window: &&Window| selection.is_none_or(|s| s.contains(process.pid, window.number));
-            let windows = process.windows.iter().filter(counts);
+            let windows = process.recorded().filter(counts);
             let known = by_pid.entry(process.pid).or_default();
             known.extend(windows.map(|window| (window.number, window)));
         }

@@ -321,6 +321,7 @@ fn unknown_window(pid: u32, number: u32, time: DeviceTime) -> WindowSummary {
         trigger: UNKNOWN.to_owned(),
         name: None,
         sealed_ns: None,
+        sampled: false,
     };
     WindowSummary {
         pid,

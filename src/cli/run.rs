@@ -20,7 +20,7 @@ use crate::run::config::{ConfigError, Files, Source, resolve, typed};
 use crate::run::evaluators::EvaluatorKind;
 use crate::run::flavors::{FLAVORS, Flavor};
 use crate::run::knobs::Knobs;
-use crate::run::{Choice, Counters, Gate, GateBy, Launch, Mode, Outcome, RunError, Settings, Summary, Trace};
+use crate::run::{Bursts, Choice, Counters, Gate, GateBy, Launch, Mode, Outcome, RunError, Settings, Summary, Trace};
 use crate::schema::counters::DEFAULT;
 use crate::schema::env as variables;
 use crate::schema::manifest::SessionState;
@@ -68,9 +68,16 @@ pub struct Args {
     /// Leave the counters' raw samples in the session
     #[arg(long)]
     keep_samples: bool,
-    /// What is taken: `full`, or `counters`, hardware counters alone (no kernels, no subscriber, so no cost to launches)
+    /// What is taken: `full`; `sampled`, kernels in bursts now and then; or `counters`, hardware counters alone (no
+    /// kernels, no subscriber, so no cost to launches)
     #[arg(long, value_name = "MODE", default_value = "full", value_parser = Mode::parse)]
     mode: Mode,
+    /// Of `--mode sampled`: how long a burst is [default: 20ms]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    burst: Option<Duration>,
+    /// Of `--mode sampled`: from one burst to the next, in the mean [default: 1s]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    burst_every: Option<Duration>,
     /// Which profiler: `cupti` (colonel's own), `nsys` or `ncu` (NVIDIA's, into the same tables), or `auto`, which is
     /// `cupti`
     #[arg(long, value_name = "EVALUATOR", default_value = "auto", value_parser = EvaluatorKind::parse)]
@@ -103,12 +110,10 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.command.is_empty() {
         let message = "no command to run; put it behind `--`, such as `colonel run -- python train.py`";
-        let mut command = Cli::command();
-        command.build();
-        let run = command.find_subcommand_mut("run").context("find the command `run`")?;
-        return Ok(super::error::usage(
-            &run.error(ErrorKind::MissingRequiredArgument, message),
-        ));
+        return refuse(ErrorKind::MissingRequiredArgument, message);
+    }
+    if let Err(message) = check_mode(args) {
+        return refuse(ErrorKind::ArgumentConflict, &message);
     }
     let launch = Launch::new(settings(args)?)?;
     let json = args.json.as_deref().map(JsonFile::open).transpose()?;
@@ -141,6 +146,45 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(exit_code))
 }
 
+fn refuse(kind: ErrorKind, message: &str) -> anyhow::Result<ExitCode> {
+    let mut command = Cli::command();
+    command.build();
+    let run = command.find_subcommand_mut("run").context("find the command `run`")?;
+    Ok(super::error::usage(&run.error(kind, message)))
+}
+
+/// Whether the mode goes with the rest.
+fn check_mode(args: &Args) -> Result<(), String> {
+    let bursts = bursts(args);
+    if args.mode != Mode::Sampled && (args.burst.is_some() || args.burst_every.is_some()) {
+        return Err("`--burst` and `--burst-every` are for `--mode sampled`: add that, or leave them out".to_owned());
+    }
+    if args.mode != Mode::Full && matches!(args.evaluator, EvaluatorKind::Nsys | EvaluatorKind::Ncu) {
+        return Err(format!(
+            "`--mode {}` is colonel's own: leave `--evaluator` out, or the mode",
+            args.mode.word()
+        ));
+    }
+    if bursts.length < Bursts::SHORTEST || bursts.every < bursts.length * 2 {
+        return Err(format!(
+            "bursts of {:?} every {:?}: a burst is {:?} or longer, and from one to the next it is twice its length at least; \
+             for kernels all the time there is `--mode full`",
+            bursts.length,
+            bursts.every,
+            Bursts::SHORTEST
+        ));
+    }
+    Ok(())
+}
+
+fn bursts(args: &Args) -> Bursts {
+    let usual = Bursts::default();
+    Bursts {
+        length: args.burst.unwrap_or(usual.length),
+        every: args.burst_every.unwrap_or(usual.every),
+    }
+}
+
 /// Settings of the flavor that stand for its gate: with another gate they don't hold.
 const OF_THE_GATE: [&str; 2] = ["nsys_capture_range", "ncu_profile_from_start"];
 
@@ -163,6 +207,7 @@ fn settings(args: &Args) -> Result<Settings, RunError> {
         window: args.window,
         trace: args.trace.clone(),
         mode: args.mode,
+        bursts: bursts(args),
         counters: counters(args),
         evaluator: args.evaluator,
         knobs: knobs(args)?,

@@ -44,6 +44,7 @@ mod tests {
             trigger: "region".to_owned(),
             name: None,
             sealed_ns: None,
+            sampled: false,
         }
     }
 

@@ -90,6 +90,7 @@ impl Ingest {
             trigger: gate.split(':').next().unwrap_or_default().to_owned(),
             name: None,
             sealed_ns: Some(span_ns.1),
+            sampled: false,
         });
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::schema::manifest::Window;
+use crate::schema::manifest::{BURST, Window};
 
 /// Characters of a window's name in a refusal.
 const NAME_SHOWN: usize = 80;
@@ -20,6 +20,8 @@ pub(crate) enum Trigger {
     Region,
     /// An NVTX range.
     Nvtx,
+    /// The clock, within a window of another trigger.
+    Burst,
 }
 
 impl Trigger {
@@ -31,6 +33,7 @@ impl Trigger {
             Trigger::Manual => "manual",
             Trigger::Region => "region",
             Trigger::Nvtx => "nvtx",
+            Trigger::Burst => BURST,
         }
     }
 
@@ -79,13 +82,19 @@ impl Open {
         let in_the_way = match self.trigger {
             Trigger::Region | Trigger::Nvtx => None,
             Trigger::Process | Trigger::Profiler => open.iter().find(|window| window.trigger == self.trigger.name()),
-            Trigger::Manual => open.last(),
+            Trigger::Manual => open.iter().rfind(|window| !is_burst(window)),
+            Trigger::Burst => open.iter().find(|window| is_burst(window)),
         };
         match in_the_way {
             None => Ok(()),
             Some(window) => Err(format!("a window is open already: number {}", described(window))),
         }
     }
+}
+
+/// Whether the clock opened it.
+pub(crate) fn is_burst(window: &Window) -> bool {
+    window.trigger == Trigger::Burst.name()
 }
 
 fn described(window: &Window) -> String {
@@ -149,6 +158,7 @@ mod tests {
             trigger: trigger.name().to_owned(),
             name: name.map(str::to_owned),
             sealed_ns: None,
+            sampled: false,
         }
     }
 

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::inject::bursts::Bursts;
 use crate::inject::nvtx::Filter;
 use crate::schema::counters::{self, Wanted};
 use crate::schema::env;
@@ -45,6 +46,9 @@ pub(crate) enum GateBy {
     Auto,
 }
 
+/// From one burst to the next, where nothing else is asked for.
+const BURST_EVERY: Duration = Duration::from_secs(1);
+
 /// Hardware counters to sample.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct CountersConfig {
@@ -66,6 +70,8 @@ pub(crate) struct Config {
     pub(crate) length: Option<Duration>,
     /// Whether kernels and the like are recorded.
     pub(crate) records: bool,
+    /// They are in bursts alone.
+    pub(crate) bursts: Option<Bursts>,
     pub(crate) counters: Option<CountersConfig>,
     pub(crate) trace_api: bool,
     /// NVTX calls us, or will once the program uses it.
@@ -135,6 +141,10 @@ impl Config {
             parsed.filter(|duration| !duration.is_zero())
         };
         let (after, length) = (nanoseconds(env::AFTER), nanoseconds(env::FOR));
+        let bursts = nanoseconds(env::BURST).map(|length| Bursts {
+            length,
+            every: nanoseconds(env::BURST_EVERY).unwrap_or(BURST_EVERY),
+        });
         let interval = nanoseconds(env::COUNTERS_INTERVAL);
         let counters = text(env::COUNTERS).and_then(|words| {
             let (metrics, unknown) = counters::wanted(&words);
@@ -173,6 +183,7 @@ impl Config {
             after,
             length,
             records: text(env::RECORDS).is_none_or(|value| value != "0"),
+            bursts,
             counters,
             trace_api,
             trace_nvtx,

@@ -19,6 +19,9 @@ const DRAIN_LAST: Duration = Duration::from_secs(1);
 const SETTLE_LIMIT: Duration = Duration::from_secs(1);
 /// Records stay on until none of the closed window came for this long.
 const SETTLE_QUIET: Duration = Duration::from_millis(200);
+/// After a burst they stay on for less: each of them costs the program as much as the burst does.
+const BURST_QUIET: Duration = Duration::from_millis(10);
+const BURST_DRAIN: Duration = Duration::from_millis(5);
 /// Flushes in a row that brought nothing, after which draining rests until the next window or the end.
 const DRAIN_IDLE: u32 = 20;
 /// Silence of CUPTI that makes us suspicious, and the CUDA calls that the program must have made meanwhile: a program
@@ -94,9 +97,10 @@ impl Delivery {
     /// Flushes if it is time to.
     pub(crate) fn run_if_due(&mut self) {
         if self.guest.wake.drain.swap(false, Ordering::AcqRel) {
-            self.drain_step = DRAIN_FIRST;
+            let is_burst = self.guest.gate.is_open();
+            self.drain_step = if is_burst { BURST_DRAIN } else { DRAIN_FIRST };
             self.idle_flushes = 0;
-            if self.flush_and_seal(Some(SEAL_TIMEOUT)) {
+            if self.flush_and_seal((!is_burst).then_some(SEAL_TIMEOUT)) {
                 self.canary.silent = None;
             }
             self.bury_canary();
@@ -110,7 +114,7 @@ impl Delivery {
             self.next_flush = Some(Instant::now() + self.drain_step);
             return;
         }
-        let open = self.guest.gate.is_open();
+        let open = self.guest.is_recording();
         let Some(at) = self.next_flush else {
             self.next_flush = open.then(|| Instant::now() + FLUSH_EVERY);
             return;
@@ -128,17 +132,20 @@ impl Delivery {
             Some(Instant::now() + FLUSH_EVERY)
         } else {
             self.idle_flushes = if brought { 0 } else { self.idle_flushes + 1 };
+            let is_burst = self.guest.gate.is_open() && self.settling.is_some();
             if brought || self.guest.windows.sealed() < self.delivered {
-                self.request_seal(self.settling.map(|_| SEAL_TIMEOUT));
+                self.request_seal(self.settling.filter(|_| !is_burst).map(|_| SEAL_TIMEOUT));
             }
-            self.settle();
-            self.drain_step = (self.drain_step * 2).min(DRAIN_LAST);
+            self.settle(if is_burst { BURST_QUIET } else { SETTLE_QUIET });
+            if !is_burst {
+                self.drain_step = (self.drain_step * 2).min(DRAIN_LAST);
+            }
             (self.idle_flushes < DRAIN_IDLE).then(|| Instant::now() + self.drain_step)
         };
     }
 
     /// Turns the records off once a flush brought nothing more of the closed window, or it took too long.
-    fn settle(&mut self) {
+    fn settle(&mut self, quiet: Duration) {
         let Some(settling) = &mut self.settling else { return };
         let rows = self.guest.window_rows.load(Ordering::Acquire);
         if rows != settling.rows {
@@ -146,7 +153,7 @@ impl Delivery {
             settling.grew = Instant::now();
         }
         // One long replay delivers nothing until it ends.
-        let is_settled = settling.grew.elapsed() > SETTLE_QUIET || settling.since.elapsed() > SETTLE_LIMIT;
+        let is_settled = settling.grew.elapsed() > quiet || settling.since.elapsed() > SETTLE_LIMIT;
         if is_settled && self.guest.disable_if_closed() {
             self.settling = None;
         }

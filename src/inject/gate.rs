@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::inject::attach::{self, Attached};
-use crate::inject::command::{Command, Open, Trigger, Which};
+use crate::inject::command::{Command, Open, Trigger, Which, is_burst};
 use crate::inject::entry;
 use crate::inject::guest::{Guest, lock};
 use crate::inject::late::{Call, Late};
@@ -58,6 +58,8 @@ struct Timers {
     open_at: Vec<(Instant, Open)>,
     /// By number of the window.
     close_at: BTreeMap<u32, Instant>,
+    /// When the last burst was begun.
+    burst: Option<Instant>,
 }
 
 impl Gate {
@@ -256,15 +258,55 @@ impl Guest {
             let why = problems.last().map(|problem| problem.message.clone());
             return Err(why.unwrap_or_else(|| "the process ends".to_owned()));
         }
-        match command {
+        let answer = match command {
             Command::Open(open) => self.open_now(open),
             Command::Close(which, mark) => self.close_now(which, mark),
+        };
+        self.plan_burst();
+        answer
+    }
+
+    /// Whether records count; between bursts they don't.
+    pub(crate) fn is_recording(&self) -> bool {
+        self.gate.is_open() && self.windows.is_recording()
+    }
+
+    /// The next burst, while a window is open that they are taken in.
+    fn plan_burst(&self) {
+        let Some(bursts) = self.config.bursts.filter(|_| self.config.records) else {
+            return;
+        };
+        let open = self.windows.open_now();
+        let mut timers = lock(&self.gate.timers);
+        let is_planned = |(_, open): &(Instant, Open)| open.trigger == Trigger::Burst;
+        if open.is_empty() {
+            timers.open_at.retain(|waiting| !is_planned(waiting));
+            timers.burst = None;
+        } else if !open.iter().any(is_burst) && !timers.open_at.iter().any(is_planned) {
+            let next = |began| bursts.next(began, now_ns().cast_unsigned());
+            let at = timers.burst.map_or_else(Instant::now, next);
+            let burst = Open {
+                length: Some(bursts.length),
+                ..Open::by(Trigger::Burst)
+            };
+            timers.open_at.push((at, burst));
         }
+        drop(timers);
+        self.wake.steward();
     }
 
     fn open_now(&'static self, open: Open) -> Answer {
         open.check(&self.windows.open_now())?;
-        let attached = match self.attached_for_records() {
+        let is_burst = open.trigger == Trigger::Burst;
+        let began = || {
+            if is_burst {
+                lock(&self.gate.timers).burst = Some(Instant::now());
+            }
+        };
+        // Also one that can't be had is not tried again at once.
+        began();
+        let records = self.config.records && (is_burst || self.config.bursts.is_none());
+        let attached = match self.attached_for(records) {
             Ok(Some(attached)) => attached,
             Ok(None) => {
                 // Those that the program asks for come back to it in InitializeInjection.
@@ -282,10 +324,14 @@ impl Guest {
         if let Some(attached) = attached {
             self.graphs.open(self, attached);
         }
-        let mark = open.mark.or_else(|| attached?.mark());
+        let mark = open.mark.or_else(|| self.attached.get()?.mark());
+        let was_recording = self.is_recording();
+        let is_sampled = self.config.records && !records;
         // The window is known before the first of its records can arrive.
-        let number = self.windows.open(now_ns(), mark, open.trigger.name(), open.name);
-        if !self.gate.is_open()
+        let number = self
+            .windows
+            .open(now_ns(), mark, open.trigger.name(), open.name, is_sampled);
+        if !was_recording
             && let Some(attached) = attached
             && let Err(problem) = attached.enable(&self.config)
         {
@@ -295,7 +341,11 @@ impl Guest {
         if let Err(error) = self.counters.start(self) {
             self.problem("no_thread", format!("failed to start the counters' thread: {error}"));
         }
-        nvtx::start(self, mark);
+        if !is_sampled {
+            nvtx::start(self, mark);
+        }
+        // The first had to attach.
+        began();
         if let Some(wish) = open.wish {
             lock(&self.gate.wishes).insert(wish, number);
         }
@@ -310,8 +360,8 @@ impl Guest {
     }
 
     /// CUPTI, attached; nothing where no records are wanted. `Ok(None)`: it is too early.
-    fn attached_for_records(&'static self) -> Result<Option<Option<&'static Attached>>, Problem> {
-        if self.config.records {
+    fn attached_for(&'static self, records: bool) -> Result<Option<Option<&'static Attached>>, Problem> {
+        if records {
             return Ok(attach::attached(self)?.map(Some));
         }
         Ok(entry::cuda_is_initialized().then_some(None))
@@ -329,7 +379,17 @@ impl Guest {
             Which::Wish(wish) => lock(&self.gate.wishes).remove(&wish).map_or(which, Which::Number),
             which => which,
         };
-        let numbers = which.among(&self.windows.open_now())?;
+        let open = self.windows.open_now();
+        let mut numbers = which.among(&open)?;
+        let answer = numbers.last().copied().unwrap_or_default();
+        // A burst ends with the last of the windows that it is taken in.
+        if open
+            .iter()
+            .all(|window| is_burst(window) || numbers.contains(&window.number))
+        {
+            numbers = open.iter().map(|window| window.number).collect();
+        }
+        let was_recording = self.is_recording();
         let mark = mark.or_else(|| self.attached.get().and_then(|attached| attached.mark()));
         let end_ns = now_ns();
         // The inner ones first.
@@ -339,17 +399,23 @@ impl Guest {
             log!("window {number} closed, mark {mark:?}");
         }
         self.touch();
-        if self.windows.open_now().is_empty() {
-            self.counters.stop();
+        let stops_recording = was_recording && !self.windows.is_recording();
+        if stops_recording {
             nvtx::stop(self, mark);
             self.graphs.close();
+        }
+        let is_last = self.windows.open_now().is_empty();
+        if is_last {
+            self.counters.stop();
             // Records are turned off by the steward, once what was launched has arrived (see `disable_if_closed`).
             self.gate.shift(CAPTURING, ARMED);
+        }
+        if stops_recording || is_last {
             self.wake.steward_to_drain();
         } else {
             self.wake.steward();
         }
-        Ok(numbers.last().copied().unwrap_or_default())
+        Ok(answer)
     }
 
     /// Turns the records off, unless a window is open again or just opening. False: somebody is at the gate, try again.
@@ -361,7 +427,7 @@ impl Guest {
         if !self.gate.try_hold() {
             return false;
         }
-        if !self.gate.is_open()
+        if !self.is_recording()
             && !self.gate.has_work()
             && let Some(attached) = self.attached.get()
         {

@@ -20,6 +20,7 @@
 
 mod attach;
 mod buffers;
+mod bursts;
 mod command;
 mod config;
 mod control;

@@ -33,7 +33,7 @@ impl Pipeline {
     /// Segments go to `folder`, which must exist.
     pub fn new(folder: &Path, api_version: u32) -> Pipeline {
         let windows = Windows::default();
-        windows.open(0, Some(0), "process", None);
+        windows.open(0, Some(0), "process", None, false);
         let mut finder = WindowFinder::default();
         finder.renew(&windows);
         let table = KernelsBuilder::table();

@@ -93,6 +93,14 @@ impl Known {
         self.windows.get_mut(number.checked_sub(1)? as usize)
     }
 
+    /// The open windows that records can belong to.
+    fn recorded(&self) -> impl Iterator<Item = u32> {
+        self.open
+            .iter()
+            .copied()
+            .filter(|number| records(&self.windows, *number))
+    }
+
     fn add(&mut self, boundary: Boundary) {
         let before = self.boundaries.iter().rposition(|known| !known.is_after(&boundary));
         let at = before.map_or(0, |index| index + 1);
@@ -100,7 +108,11 @@ impl Known {
         // Back from what is open now.
         let mut open = self.open.clone();
         for boundary in self.boundaries[at..].iter_mut().rev() {
-            boundary.holder = open.last().copied();
+            boundary.holder = open
+                .iter()
+                .rev()
+                .copied()
+                .find(|number| records(&self.windows, *number));
             if boundary.opens {
                 open.remove(&boundary.window);
             } else {
@@ -110,9 +122,22 @@ impl Known {
     }
 }
 
+fn records(windows: &[manifest::Window], number: u32) -> bool {
+    let window = (number as usize).checked_sub(1).and_then(|index| windows.get(index));
+    window.is_some_and(|window| !window.sampled)
+}
+
 impl Windows {
     /// Opens the next window.
-    pub(crate) fn open(&self, start_ns: i64, mark: Option<u32>, trigger: &str, name: Option<String>) -> u32 {
+    /// `sampled`: none of the records is its own, but of the bursts within it.
+    pub(crate) fn open(
+        &self,
+        start_ns: i64,
+        mark: Option<u32>,
+        trigger: &str,
+        name: Option<String>,
+        sampled: bool,
+    ) -> u32 {
         let mut known = lock(&self.known);
         let number = u32::try_from(known.windows.len()).unwrap_or(u32::MAX).saturating_add(1);
         known.windows.push(manifest::Window {
@@ -122,6 +147,7 @@ impl Windows {
             trigger: trigger.to_owned(),
             name,
             sealed_ns: None,
+            sampled,
         });
         known.open.insert(number);
         known.tell_others();
@@ -165,6 +191,11 @@ impl Windows {
         open.into_iter()
             .filter_map(|number| known.window(number).cloned())
             .collect()
+    }
+
+    /// Whether one is open that records can belong to.
+    pub(crate) fn is_recording(&self) -> bool {
+        lock(&self.known).recorded().next().is_some()
     }
 
     /// How many have closed.
@@ -264,9 +295,9 @@ mod tests {
     #[test]
     fn work_launched_before_the_stop_counts_however_late_it_runs() {
         let windows = Windows::default();
-        windows.open(1_000, Some(10), "profiler", None);
+        windows.open(1_000, Some(10), "profiler", None, false);
         windows.close(1, 2_000, Some(20));
-        windows.open(3_000, Some(30), "profiler", None);
+        windows.open(3_000, Some(30), "profiler", None, false);
         let finder = finder(&windows);
         assert_eq!(finder.find(15, 1_500), Some(1));
         assert_eq!(finder.find(20, 9_000), Some(1), "launched in window 1, ran in window 2");
@@ -278,9 +309,9 @@ mod tests {
     #[test]
     fn a_stretch_around_a_window_finds_it() {
         let windows = Windows::default();
-        windows.open(1_000, None, "profiler", None);
+        windows.open(1_000, None, "profiler", None, false);
         windows.close(1, 2_000, None);
-        windows.open(3_000, None, "profiler", None);
+        windows.open(3_000, None, "profiler", None, false);
         windows.close(2, 4_000, None);
         let finder = finder(&windows);
         let within = |start, end| finder.find_within((0, start), (0, end));
@@ -294,9 +325,9 @@ mod tests {
     #[test]
     fn the_window_opened_last_takes_the_record() {
         let windows = Windows::default();
-        windows.open(0, Some(0), "region", None);
-        windows.open(100, Some(10), "region", None);
-        windows.open(200, Some(20), "region", None);
+        windows.open(0, Some(0), "region", None, false);
+        windows.open(100, Some(10), "region", None, false);
+        windows.open(200, Some(20), "region", None, false);
         windows.close(2, 300, Some(30));
         windows.close(3, 400, Some(40));
         windows.close(1, 500, Some(50));
@@ -308,7 +339,7 @@ mod tests {
     #[test]
     fn ids_wrap() {
         let windows = Windows::default();
-        windows.open(1_000, Some(u32::MAX - 1), "profiler", None);
+        windows.open(1_000, Some(u32::MAX - 1), "profiler", None, false);
         windows.close(1, 2_000, Some(3));
         let finder = finder(&windows);
         assert_eq!(finder.find(u32::MAX, 1_500), Some(1));
@@ -319,10 +350,10 @@ mod tests {
     #[test]
     fn far_from_a_boundary_time_decides() {
         let windows = Windows::default();
-        windows.open(0, Some(10), "process", None);
+        windows.open(0, Some(10), "process", None, false);
         // 2^31 calls later the id looks smaller than the mark.
         assert_eq!(finder(&windows).find(9, 10 * NEAR_NS), Some(1));
-        windows.open(10 * NEAR_NS, Some(5), "region", None);
+        windows.open(10 * NEAR_NS, Some(5), "region", None, false);
         let finder = finder(&windows);
         assert_eq!(finder.find(4, 10 * NEAR_NS + 1), Some(1));
         assert_eq!(finder.find(6, 10 * NEAR_NS + 1), Some(2));
@@ -331,7 +362,7 @@ mod tests {
     #[test]
     fn without_marks_time_decides() {
         let windows = Windows::default();
-        windows.open(1_000, None, "manual", None);
+        windows.open(1_000, None, "manual", None, false);
         windows.close(1, 2_000, None);
         let finder = finder(&windows);
         assert_eq!(finder.find(5, 999), None);
@@ -343,8 +374,8 @@ mod tests {
     #[test]
     fn a_callback_that_came_late_keeps_its_place() {
         let windows = Windows::default();
-        windows.open(0, Some(10), "profiler", None);
-        windows.open(1_000, Some(103), "region", None);
+        windows.open(0, Some(10), "profiler", None, false);
+        windows.open(1_000, Some(103), "region", None, false);
         // cuProfilerStop was call 100; whoever held the gate then had marked the region first.
         windows.close(1, 1_001, Some(100));
         let finder = finder(&windows);
@@ -357,10 +388,10 @@ mod tests {
     fn many_windows_of_a_long_time() {
         let windows = Windows::default();
         let step = NEAR_NS / 10;
-        windows.open(0, Some(0), "process", None);
+        windows.open(0, Some(0), "process", None, false);
         for number in 1..=1_000_u32 {
             let start_ns = i64::from(number) * step;
-            windows.open(start_ns, Some(number * 10), "profiler", None);
+            windows.open(start_ns, Some(number * 10), "profiler", None, false);
             windows.close(number + 1, start_ns + step / 2, Some(number * 10 + 5));
         }
         let finder = finder(&windows);
@@ -374,7 +405,7 @@ mod tests {
     fn only_an_open_window_closes() {
         let windows = Windows::default();
         assert!(!windows.close(0, 1, None) && !windows.close(1, 1, None));
-        assert_eq!(windows.open(2, None, "manual", None), 1);
+        assert_eq!(windows.open(2, None, "manual", None, false), 1);
         assert!(windows.close(1, 3, None));
         assert!(!windows.close(1, 4, None));
         assert_eq!(windows.manifest()[0].end_ns, Some(3));
@@ -385,7 +416,7 @@ mod tests {
         let windows = Windows::default();
         for number in 1..=3 {
             assert_eq!(
-                windows.open(number, None, "region", None),
+                windows.open(number, None, "region", None, false),
                 u32::try_from(number).unwrap()
             );
         }
@@ -446,7 +477,7 @@ mod tests {
                 let mark = id - late.min(launches);
                 match event {
                     Event::Open => {
-                        let number = windows.open(i64::from(id), Some(base.wrapping_add(id)), "region", None);
+                        let number = windows.open(i64::from(id), Some(base.wrapping_add(id)), "region", None, false);
                         naive.push(Naive { opened: id, closed: None });
                         prop_assert_eq!(number as usize, naive.len());
                     }

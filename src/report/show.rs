@@ -111,11 +111,7 @@ fn heading(session: &Session, run: &Summary, summary: &SessionSummary) -> String
     gpus.dedup();
     facts.extend(gpus.into_iter().map(str::to_owned));
     if run.windows > 0 {
-        facts.push(format!(
-            "{} {}",
-            counted(run.windows, "window"),
-            nanoseconds(run.window_ns)
-        ));
+        facts.push(run.windows_in_words(" "));
     }
     if manifest.simulated {
         facts.push("simulated".to_owned());

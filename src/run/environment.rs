@@ -105,6 +105,9 @@ impl Environment {
         self.set_or_remove(variables::COUNTERS_INTERVAL, interval.map(nanoseconds));
         let no_records = (settings.mode == Mode::Counters).then(|| "0".into());
         self.set_or_remove(variables::RECORDS, no_records);
+        let bursts = (settings.mode == Mode::Sampled).then_some(settings.bursts);
+        self.set_or_remove(variables::BURST, bursts.map(|bursts| nanoseconds(bursts.length)));
+        self.set_or_remove(variables::BURST_EVERY, bursts.map(|bursts| nanoseconds(bursts.every)));
         let trace: Vec<&str> = settings.trace.iter().copied().map(Trace::name).collect();
         self.set_or_remove(variables::TRACE, (!trace.is_empty()).then(|| trace.join(",").into()));
     }

@@ -30,6 +30,6 @@ pub(crate) mod words;
 pub use error::{RunError, exit_code};
 pub use launch::{Launch, Outcome};
 pub use python::Python;
-pub use settings::{Choice, Counters, Gate, GateBy, Mode, Settings, Trace};
+pub use settings::{Bursts, Choice, Counters, Gate, GateBy, Mode, Settings, Trace};
 pub use signals::Signals;
 pub use summary::{JSON_VERSION, ProblemSummary, ProcessSummary, Summary, Surroundings};

@@ -129,13 +129,42 @@ pub enum Mode {
     /// Every kernel, and counters where they are asked for.
     #[default]
     Full,
+    /// Kernels in short windows now and then, and counters all the time where they are asked for.
+    Sampled,
     /// Hardware counters alone: no record, no subscriber.
     Counters,
 }
 
 impl Choice for Mode {
     const WHAT: &'static str = "mode";
-    const ALL: &'static [(&'static str, Self)] = &[("full", Self::Full), ("counters", Self::Counters)];
+    const ALL: &'static [(&'static str, Self)] = &[
+        ("full", Self::Full),
+        ("sampled", Self::Sampled),
+        ("counters", Self::Counters),
+    ];
+}
+
+/// When kernels are recorded under [`Mode::Sampled`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bursts {
+    /// Of one.
+    pub length: Duration,
+    /// From the start of one to the start of the next, in the mean.
+    pub every: Duration,
+}
+
+impl Bursts {
+    /// Shorter ones hold no step of a model.
+    pub const SHORTEST: Duration = Duration::from_millis(1);
+}
+
+impl Default for Bursts {
+    fn default() -> Self {
+        Self {
+            length: Duration::from_millis(20),
+            every: Duration::from_secs(1),
+        }
+    }
 }
 
 /// Hardware counters to sample.
@@ -212,6 +241,8 @@ pub struct Settings {
     pub trace: Vec<Trace>,
     /// What is taken of the GPU.
     pub mode: Mode,
+    /// When, under [`Mode::Sampled`].
+    pub bursts: Bursts,
     /// Hardware counters.
     pub counters: Option<Counters>,
     /// Which profiler.

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::words::{bytes, counted, grouped, nanoseconds};
 use crate::schema::manifest::{
-    Exit, Loss, Problem, Process, ProcessState, Profiler, Sampled, Session as Manifest, SessionState, Window,
+    BURST, Exit, Loss, Problem, Process, ProcessState, Profiler, Sampled, Session as Manifest, SessionState, Window,
 };
 use crate::session::covered_ns;
 
@@ -49,6 +49,10 @@ pub struct Summary {
     pub windows: u64,
     /// Time in windows, also where several were open counted once: the longest of one process.
     pub window_ns: u64,
+    /// Short windows within these that alone were recorded, of the process with the most; 0 unless sampled.
+    pub bursts: u64,
+    /// Time that they cover, ns, of the process with the most; 0 unless sampled.
+    pub burst_ns: u64,
     /// Rows a table.
     pub rows: BTreeMap<String, u64>,
     /// Records lost, as far as counted.
@@ -65,6 +69,16 @@ pub struct Summary {
     pub why_no_kernels: Option<String>,
     /// Size on disk.
     pub bytes: u64,
+}
+
+/// Windows that a gate opened.
+fn asked_for(process: &Process) -> impl Iterator<Item = &Window> {
+    process.windows.iter().filter(|window| window.trigger != BURST)
+}
+
+/// Those within them that `--mode sampled` records.
+fn bursts(process: &Process) -> impl Iterator<Item = &Window> {
+    process.windows.iter().filter(|window| window.trigger == BURST)
 }
 
 /// A process in short.
@@ -131,6 +145,7 @@ impl Summary {
                 rows: process.rows.clone(),
             })
             .collect();
+        let most = |of: &dyn Fn(&Process) -> u64| manifest.processes.iter().map(of).max().unwrap_or(0);
         let end_of = |process: &Process| process.ended_ns.unwrap_or(ended_ns);
         Self {
             version: JSON_VERSION,
@@ -144,17 +159,10 @@ impl Summary {
             duration_ns: span(manifest.created_ns, ended_ns),
             simulated: manifest.simulated,
             profiler: manifest.profiler.clone(),
-            windows: processes
-                .iter()
-                .map(|process| process.windows.len() as u64)
-                .max()
-                .unwrap_or(0),
-            window_ns: manifest
-                .processes
-                .iter()
-                .map(|p| covered_ns(&p.windows, end_of(p)))
-                .max()
-                .unwrap_or(0),
+            windows: most(&|process| asked_for(process).count() as u64),
+            window_ns: most(&|process| covered_ns(asked_for(process), end_of(process))),
+            bursts: most(&|process| bursts(process).count() as u64),
+            burst_ns: most(&|process| covered_ns(bursts(process), end_of(process))),
             processes,
             rows: manifest.rows.clone(),
             lost: manifest.losses.iter().filter_map(|loss| loss.count).sum(),
@@ -236,17 +244,29 @@ impl Summary {
         lines
     }
 
+    /// How many windows there were, how long, and what of them was recorded.
+    pub fn windows_in_words(&self, between: &str) -> String {
+        let mut words = format!(
+            "{}{between}{}",
+            counted(self.windows, "window"),
+            nanoseconds(self.window_ns)
+        );
+        if self.bursts > 0 {
+            words += &format!(
+                ", of which {} with {} recorded",
+                counted(self.bursts, "burst"),
+                nanoseconds(self.burst_ns)
+            );
+        }
+        words
+    }
+
     fn headline(&self) -> String {
         let mut line = format!("session {}", self.session);
         if let Some(name) = &self.name {
             line += &format!(" ({name})");
         }
-        line += &format!(
-            "  {}, {}  {}",
-            counted(self.windows, "window"),
-            nanoseconds(self.window_ns),
-            self.who()
-        );
+        line += &format!("  {}  {}", self.windows_in_words(", "), self.who());
         if self.simulated {
             line += "  simulated";
         }

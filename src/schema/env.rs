@@ -31,6 +31,8 @@ variables! {
     COUNTERS = "COLONEL_COUNTERS", "guest", "Hardware counters to sample while a window is open: sets, colonel's metrics or NVIDIA's, comma-separated. None without it.";
     COUNTERS_INTERVAL = "COLONEL_COUNTERS_INTERVAL_NS", "guest", "Time between two samples, ns; without it 100000, or longer where the metrics need that.";
     RECORDS = "COLONEL_RECORDS", "guest", "`0`: no kernel or other record is taken, and CUPTI is not subscribed to; hardware counters alone.";
+    BURST = "COLONEL_BURST_NS", "guest", "Records are taken in bursts of this length, ns, within an open window. All the time without it.";
+    BURST_EVERY = "COLONEL_BURST_EVERY_NS", "guest", "From one burst to the next in the mean, ns; 1000000000 without it.";
     GUEST = "COLONEL_GUEST", "cli", "Path of libcolonel_guest.so, where it is not beside the program.";
     CUPTI = "COLONEL_CUPTI", "guest", "Path of the libcupti to use where the process has none mapped.";
     COMMAND = "COLONEL_COMMAND", "cli", "`1` in the command that nsys runs and in its children, by which they are told from nsys's own processes.";

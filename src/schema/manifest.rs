@@ -318,7 +318,7 @@ pub struct Window {
     /// Closed, Unix ns.
     #[serde(default)]
     pub end_ns: Option<i64>,
-    /// `process`, `profiler`, `manual` or `region`.
+    /// `process`, `profiler`, `manual`, `region`, `nvtx` or, of `--mode sampled`, `burst`.
     pub trigger: String,
     /// Name given.
     #[serde(default)]
@@ -326,6 +326,19 @@ pub struct Window {
     /// All that was complete when it closed is on disk, Unix ns. Null in a process that was killed: some of it is not.
     #[serde(default)]
     pub sealed_ns: Option<i64>,
+    /// Records were taken in the windows of trigger `burst` within it alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sampled: bool,
+}
+
+/// What opens the windows of `--mode sampled`.
+pub const BURST: &str = "burst";
+
+impl Process {
+    /// The windows whose records were taken.
+    pub fn recorded(&self) -> impl Iterator<Item = &Window> {
+        self.windows.iter().filter(|window| !window.sampled)
+    }
 }
 
 /// Records that did not become rows, see the table `losses`.

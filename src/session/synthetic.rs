@@ -37,6 +37,7 @@ impl SyntheticGuest {
             trigger: "process".to_owned(),
             name: None,
             sealed_ns: None,
+            sampled: false,
         };
         let process = Process {
             format: FORMAT,

@@ -25,9 +25,9 @@ pub fn end_of(window: &Window) -> i64 {
 }
 
 /// Time in which any of a process's windows was open; those not closed were until `end_ns`.
-pub fn covered_ns(windows: &[Window], end_ns: i64) -> u64 {
+pub fn covered_ns<'a>(windows: impl IntoIterator<Item = &'a Window>, end_ns: i64) -> u64 {
     let mut intervals: Vec<_> = windows
-        .iter()
+        .into_iter()
         .map(|window| (window.start_ns, window.end_ns.unwrap_or(end_ns)))
         .collect();
     intervals.sort_unstable();
@@ -161,6 +161,7 @@ mod tests {
             trigger: "region".to_owned(),
             name: None,
             sealed_ns: None,
+            sampled: false,
         }
     }
 

@@ -19,5 +19,6 @@ mod nvtx;
 mod regions;
 mod run;
 mod runtimes;
+mod sampled;
 mod session;
 mod titles;

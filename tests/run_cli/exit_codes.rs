@@ -42,6 +42,25 @@ fn no_command_is_a_usage_error_that_shows_one() {
 }
 
 #[test]
+fn a_mode_that_does_not_go_with_the_rest_is_a_usage_error() {
+    let place = Workplace::new();
+    for (options, part) in [
+        ("--burst 20ms", "are for `--mode sampled`"),
+        ("--mode counters --burst-every 2s", "are for `--mode sampled`"),
+        ("--mode sampled --burst 20ms --burst-every 30ms", "twice its length"),
+        ("--mode sampled --burst 10us", "a burst is 1ms or longer"),
+        ("--mode sampled --evaluator nsys", "leave `--evaluator` out"),
+        ("--mode counters --evaluator ncu", "leave `--evaluator` out"),
+        ("--mode now-and-then", "known: full, sampled, counters"),
+    ] {
+        let output = place.run(&options.split(' ').collect::<Vec<_>>(), &["true"]);
+        assert_code(&output, 2);
+        assert!(stderr(&output).contains(part), "{options}: {}", stderr(&output));
+        assert_eq!(place.sessions(), 0);
+    }
+}
+
+#[test]
 fn a_command_that_is_not_found_gives_127_and_leaves_no_session() {
     let place = Workplace::new();
     let output = place.run(&[], &["no-such-command"]);

@@ -57,7 +57,7 @@ for asked in "$@"; do
     stage=${asked%%=*}
     seconds=540
     [[ $asked == *=* ]] && seconds=${asked#*=}
-    [ -f "$here/stage_$stage.py" ] || { echo "run.sh: no stage \`$stage\`; known: warm, capture, regions, layers, server, ends, demos, overhead"; exit 2; }
+    [ -f "$here/stage_$stage.py" ] || { echo "run.sh: no stage \`$stage\`; known: warm, capture, regions, layers, server, ends, demos, overhead, sampled"; exit 2; }
     [ "$stage" != overhead ] || [ "${COLONEL_BENCH_SIM:-}" = 1 ] || bare_client
     "$python" "$here/../environment.py" "$build/environment.json" "$stage" "$lib" "bash benches/h100/vllm/run.sh $asked" || exit 1
     begin=$SECONDS

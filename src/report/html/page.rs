@@ -20,7 +20,7 @@ use crate::report::names::{printable, shape};
 use crate::report::show::{duration, how_it_ended, percent};
 use crate::report::time::utc;
 use crate::run::Summary;
-use crate::run::words::{bytes, counted, grouped, nanoseconds};
+use crate::run::words::{bytes, grouped};
 use crate::session::{Selection, Session, SessionError};
 
 /// Rows of the table of kernels.
@@ -129,10 +129,7 @@ fn facts(session: &Session, run: &Summary, summary: &SessionSummary) -> Vec<(&'s
         ("where", manifest.host.name.clone()),
         ("GPU", gpus.join(", ")),
         ("processes", processes.join(", ")),
-        (
-            "recorded",
-            format!("{}, {}", counted(run.windows, "window"), nanoseconds(run.window_ns)),
-        ),
+        ("recorded", run.windows_in_words(", ")),
         ("on disk", bytes(run.bytes)),
     ];
     if manifest.simulated {

@@ -14,6 +14,7 @@ fn window(number: u32, start_s: i64, end_s: i64) -> Window {
         trigger: "profiler".to_owned(),
         name: None,
         sealed_ns: None,
+        sampled: false,
     }
 }
 

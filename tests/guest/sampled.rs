@@ -1,0 +1,139 @@
+//! `--mode sampled`: bursts of records within an open window.
+
+use std::collections::BTreeMap;
+
+use colonel::schema::manifest::{BURST, Window};
+
+use crate::run::decode;
+use crate::session::Session;
+
+const KERNELS: u64 = 24;
+const MS: i64 = 1_000_000;
+
+const MODE: &str = "--mode sampled --burst 20ms --burst-every 150ms";
+
+/// The windows of the gate, and the bursts.
+fn windows(session: &Session) -> (Vec<Window>, Vec<Window>) {
+    let windows = session.process().windows;
+    windows.into_iter().partition(|window| window.trigger != BURST)
+}
+
+fn is_within(inner: &Window, outer: &Window) -> bool {
+    outer.start_ns <= inner.start_ns && inner.end_ns <= outer.end_ns
+}
+
+#[test]
+fn a_burst_has_whole_steps_and_nothing_is_recorded_between() {
+    let line = format!("--steps 400 --kernels {KERNELS} --graph --step-us 3000");
+    let ended = decode(&line).options(MODE).run().assert_code(0);
+    let session = ended.session();
+    session.assert_nothing_lost();
+
+    let (outer, bursts) = windows(&session);
+    assert_eq!(outer.len(), 1);
+    assert!(outer[0].sampled && bursts.iter().all(|burst| !burst.sampled));
+    assert!((4..20).contains(&bursts.len()), "{bursts:?}");
+    assert!(bursts.iter().all(|burst| is_within(burst, &outer[0])));
+    let length = |burst: &Window| burst.end_ns.unwrap() - burst.start_ns;
+    let whole = &bursts[..bursts.len() - 1];
+    assert!(whole.iter().all(|burst| length(burst) >= 20 * MS), "{bursts:?}");
+    assert!(bursts.windows(2).all(|pair| pair[1].start_ns > pair[0].end_ns.unwrap()));
+    let beats: Vec<i64> = bursts
+        .windows(2)
+        .map(|pair| pair[1].start_ns - pair[0].start_ns)
+        .collect();
+    assert!(beats.iter().all(|beat| *beat >= 112 * MS), "{beats:?}");
+
+    let by_window: BTreeMap<i128, u64> = session.table("kernels").tally("window");
+    for burst in whole {
+        let kernels = by_window.get(&i128::from(burst.number)).copied().unwrap_or(0);
+        assert!(
+            kernels >= KERNELS && kernels % KERNELS == 0,
+            "{kernels} in burst {}",
+            burst.number
+        );
+    }
+    assert!(!by_window.contains_key(&i128::from(outer[0].number)), "{by_window:?}");
+    let recorded: u64 = by_window.values().sum();
+    assert!(
+        recorded < ended.count().kernels / 2,
+        "{recorded} of {}",
+        ended.count().kernels
+    );
+
+    let shown = ended.colonel("show").stdout;
+    assert!(
+        shown.contains("1 window") && shown.contains(&format!("of which {} bursts with", bursts.len())),
+        "{shown}"
+    );
+    assert!(ended.stderr().contains("bursts with"), "{}", ended.stderr());
+}
+
+#[test]
+fn each_window_of_the_program_has_its_own_bursts() {
+    let line = format!("--steps 80 --kernels {KERNELS} --graph --step-us 3000 --windows 2 --outside 60");
+    let ended = decode(&line)
+        .options(MODE)
+        .options("--gate profiler")
+        .run()
+        .assert_code(0);
+    let session = ended.session();
+    let (outer, bursts) = windows(&session);
+    assert_eq!(outer.len(), 2);
+    for window in &outer {
+        let within: Vec<_> = bursts.iter().filter(|burst| is_within(burst, window)).collect();
+        assert!(!within.is_empty());
+        assert!(
+            within[0].start_ns - window.start_ns < 100 * MS,
+            "the first comes at once"
+        );
+    }
+    assert!(
+        bursts
+            .iter()
+            .all(|burst| outer.iter().any(|window| is_within(burst, window)))
+    );
+    assert!(bursts.iter().all(|burst| burst.end_ns.is_some()));
+}
+
+#[test]
+fn counters_go_on_between_bursts() {
+    let line = format!("--steps 300 --kernels {KERNELS} --graph --step-us 3000");
+    let ended = decode(&line).options(MODE).options("--counters").run().assert_code(0);
+    let session = ended.session();
+    let (_, bursts) = windows(&session);
+    let (first, second) = (&bursts[0], &bursts[1]);
+    let starts = session.table("counters").all("start_ns");
+    let between = i128::from(first.end_ns.unwrap())..i128::from(second.start_ns);
+    assert!(starts.iter().any(|start| between.contains(start)));
+}
+
+#[test]
+fn a_client_that_opens_and_closes_a_window_is_told_its_own() {
+    let line = format!("--steps 1000000 --kernels {KERNELS} --graph --step-us 3000");
+    let mut running = decode(&line).options(MODE).options("--gate manual").start();
+    let pid = running
+        .process("the guest can be asked", |process| process.control.is_some())
+        .pid;
+    assert!(running.colonel("start").stdout.contains("window 1 open"));
+    running.process("bursts came", |process| process.windows.len() > 3);
+    let second = running.colonel("start");
+    assert!(
+        second.stdout.contains("a window is open already: number 1"),
+        "{second:?}"
+    );
+    let stopped = running.colonel("stop").stdout;
+    assert!(
+        stopped.contains("window 1 closed") && !stopped.contains(" 0 rows"),
+        "{stopped}"
+    );
+    let count = running.process_now().unwrap().windows.len();
+    std::thread::sleep(std::time::Duration::from_millis(400));
+    assert_eq!(
+        running.process_now().unwrap().windows.len(),
+        count,
+        "no burst without a window"
+    );
+    running.signal(pid, nix::sys::signal::Signal::SIGTERM);
+    running.end().assert_code(128 + 15).session().assert_nothing_lost();
+}
