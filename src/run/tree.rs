@@ -91,15 +91,14 @@ fn members(root: ProcessId, session: &Path) -> Vec<ProcessId> {
         .collect()
 }
 
-/// Whether one of the session's processes is the command or descends from it, and not from the profiler that started it:
-/// one whose environment can't be read counts.
-pub(crate) fn command_runs(root: ProcessId, session: &Path) -> bool {
-    members(root, session)
-        .iter()
-        .any(|process| match fs::read(format!("/proc/{}/environ", process.pid)) {
-            Ok(environment) => has(&environment, variables::COMMAND, b"1"),
-            Err(error) => error.kind() == std::io::ErrorKind::PermissionDenied,
-        })
+/// One of the session's processes that is the command or descends from it, and not from the profiler that started it; one
+/// whose environment can't be read counts.
+pub(crate) fn one_of_command(root: ProcessId, session: &Path) -> Option<ProcessId> {
+    let is_of_command = |process: &ProcessId| match fs::read(format!("/proc/{}/environ", process.pid)) {
+        Ok(environment) => has(&environment, variables::COMMAND, b"1"),
+        Err(error) => error.kind() == std::io::ErrorKind::PermissionDenied,
+    };
+    members(root, session).into_iter().find(is_of_command)
 }
 
 fn parent(pid: u32) -> Option<u32> {

@@ -178,7 +178,11 @@ class Profile:
             target.kill()
             self.talk.say('==ERROR== Failed to profile "gemm" in process 4711')
             self.talk.say("==PROF== Trying to shutdown target application")
-        return self.end(target.wait())
+        while target.poll() is None:
+            if self.stopped:
+                return self.hang(target)
+            time.sleep(0.02)
+        return self.end(target.returncode)
 
     def by_application(self) -> int:
         """Each pass is a run of the command."""

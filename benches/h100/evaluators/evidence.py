@@ -1,4 +1,4 @@
-"""What both stages share: a command under one evaluator, its figures, and what the profilers said and wrote."""
+"""What the stages share: a command under one evaluator, its figures, and what the profilers said and wrote."""
 
 import collections
 import contextlib
@@ -34,7 +34,14 @@ class Bench:
             self.rig.results.step(name, function)
 
     def record(
-        self, name: str, flavor: str, options: list[str], command: list[str], timeout: float, **environment
+        self,
+        name: str,
+        flavor: str,
+        options: list[str],
+        command: list[str],
+        timeout: float,
+        all_words: bool = False,
+        **environment,
     ) -> dict:
         """The command under `colonel run`: its figures; `ok` is that it ended by itself with kernels."""
         sessions = self.rig.colonel.sessions_dir()
@@ -42,6 +49,9 @@ class Bench:
         ran = common.run(self.rig.colonel.command(sessions, options, command), timeout, **environment)
         if ran.code != 0:
             (self.words / f"{name}.stderr.txt").write_text(ran.err[-30_000:])
+        if all_words:
+            said = f"exit code {ran.code}\n-- stdout\n{ran.out[-3000:]}\n-- stderr\n{ran.err[-6000:]}"
+            (self.words / f"{name}.said.txt").write_text(said)
         session = shared.only_session(sessions)
         self.folders[name] = session.folder
         manifest = session.manifest

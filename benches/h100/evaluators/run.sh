@@ -4,7 +4,10 @@
 #   loop   the C++ loop, graphs and eager, and a torch matmul: kernels counted, times compared, what each costs; how ncu
 #          replays CUDA graphs, with a watch over it
 #   scripts  NVIDIA's report scripts on an exported session: the same launches and times?
-#   vllm   demo 05 on real vLLM, graphs and eager, under cupti, nsys and ncu; run benches/h100/vllm/run.sh warm first
+#   ends   programs that hang, crash or use no CUDA under nsys and ncu: is it told, and what do these say? 100 s
+#   vllm   demo 05 on real vLLM, graphs and eager, under cupti, nsys and ncu; run benches/h100/vllm/run.sh warm first.
+#          With ONLY=, by how long each took or may take: nsys_graph_graphs 50 s, ncu_graph_graphs and ncu_graph_by_name
+#          70, ncu_application 60 a pass, ncu_warm_and_free 90, ncu_default_bound 6 min
 #
 # Each stage takes 250 s at most unless told otherwise; ONLY=a,b runs the steps that have a or b in their name. Results go
 # to $OUT (default: target/h100): evaluators_STAGE.json, what people read in evaluators_STAGE.txt, and what the profilers
@@ -12,7 +15,7 @@
 # colonel, its Python package and vLLM are looked for as benches/h100/vllm/run.sh does. carry/lib is put on
 # LD_LIBRARY_PATH: nsys needs a libdw.so.1 that GPU images may lack.
 set -uo pipefail
-[ $# -gt 0 ] || { sed -n '4,7s/^# *//p' "$0"; exit 2; }
+[ $# -gt 0 ] || { sed -n '4,14s/^# *//p' "$0"; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../../.." && pwd)
 out=${OUT:-$root/target/h100}
@@ -29,7 +32,7 @@ for asked in "$@"; do
     stage=${asked%%=*}
     seconds=235
     [[ $asked == *=* ]] && seconds=${asked#*=}
-    [ -f "$here/stage_$stage.py" ] || { echo "run.sh: no stage \`$stage\`; known: loop, scripts, vllm"; exit 2; }
+    [ -f "$here/stage_$stage.py" ] || { echo "run.sh: no stage \`$stage\`; known: loop, scripts, ends, vllm"; exit 2; }
     if [ "$stage" = vllm ] && [ -f carry/vllm/unpack.sh ]; then
         bash carry/vllm/unpack.sh "$root/carry/vllm" "$work/vllm" || exit 1
     fi

@@ -138,6 +138,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_other_evaluators_are_named_with_what_each_needs() {
+        let text = other_evaluators();
+        for words in [
+            "`--evaluator nsys` brings a libcupti",
+            "(nsys ",
+            "`--evaluator ncu` needs permission",
+            "(ncu ",
+        ] {
+            assert!(text.contains(words), "{text}");
+        }
+    }
+
+    #[test]
     fn an_injection_that_is_there_is_named() {
         let taken = |name: &str| (name == CUDA_INJECTION).then(|| OsString::from("/opt/nsight/libinjection.so"));
         let error = refuse_other_injection(false, &taken).unwrap_err();

@@ -8,15 +8,23 @@ use super::super::words::nanoseconds;
 use super::tool::bytes_in;
 use super::watch::{Ended, Watched};
 use crate::schema::manifest::ProcessId;
+use crate::session::is_alive;
 
 /// Looks at the files in `folder` until none grows for as long as `limit` without a command that runs, or nsys has ended.
 pub(super) fn look(root: ProcessId, session: &Path, folder: &Path, limit: Duration, ended: &Ended) -> Watched {
-    silence(|| bytes_in(folder), || tree::command_runs(root, session), limit, ended)
+    // Looking through all processes has its price, so it is done when the one that was found is gone.
+    let mut known: Option<ProcessId> = None;
+    let runs = || {
+        known = known
+            .filter(|process| is_alive(process.pid, process.start_ticks))
+            .or_else(|| tree::one_of_command(root, session));
+        known.is_some()
+    };
+    silence(|| bytes_in(folder), runs, limit, ended)
 }
 
-fn silence(bytes: impl Fn() -> u64, runs: impl Fn() -> bool, limit: Duration, ended: &Ended) -> Watched {
-    // Looking through all processes has its price.
-    let pause = (limit / 5).min(Duration::from_secs(2));
+fn silence(bytes: impl Fn() -> u64, mut runs: impl FnMut() -> bool, limit: Duration, ended: &Ended) -> Watched {
+    let pause = (limit / 5).min(Duration::from_secs(1));
     let (mut size, mut since, mut looked) = (0, Instant::now(), Instant::now());
     while !ended.is_so() {
         if looked.elapsed() < pause {

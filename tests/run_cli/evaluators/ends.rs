@@ -92,6 +92,14 @@ fn an_ncu_that_hangs_later_keeps_what_came() {
     assert_eq!((deaf.codes(), deaf.rows("kernels")), (vec!["ncu_stopped"], 0));
 }
 
+#[test]
+fn a_command_without_further_kernels_is_stopped_and_those_it_had_are_kept() {
+    let ran = ran("ncu", "", &["--ncu-stall-timeout", "1s"], "exec sleep 600");
+    assert_code(&ran.output, 128 + 9);
+    assert_eq!((ran.codes(), ran.rows("kernels")), (vec!["ncu_stopped"], 3));
+    assert!(ran.said.contains("after kernel `rms_norm_kernel`"), "{}", ran.said);
+}
+
 /// A hang in the last launch that was asked for is one, too: ncu's warning does not end it.
 #[test]
 fn an_ncu_that_hangs_in_its_last_launch_is_stopped() {
