@@ -8,7 +8,8 @@ use std::process::{Command, Output};
 use arrow_array::RecordBatch;
 use colonel::schema::columns::TableBuilder as _;
 use colonel::schema::tables::{
-    ApiCallRow, ApiCallsBuilder, DevicesBuilder, KernelsBuilder, MemcpysBuilder, MemsetsBuilder,
+    ApiCallRow, ApiCallsBuilder, DevicesBuilder, KernelsBuilder, MemcpysBuilder, MemsetsBuilder, NvtxRangesBuilder,
+    SynchronizationsBuilder,
 };
 use colonel::session::synthetic::{SyntheticGuest, h100, kernel, memcpy, memset};
 use colonel::session::{NewSession, Session, SessionWriter, SessionsDir};
@@ -19,9 +20,9 @@ use serde_json::{Value, json};
 
 const BEGIN_NS: i64 = 1_795_497_123_000_000_000;
 
-/// What Kineto writes of a kernel, a copy, a fill and their launches; `open` has no end.
+/// What Kineto writes of a kernel, a copy, a fill, their launches, waits and annotations; `no_time` ends before it starts.
 fn kineto() -> Value {
-    json!({
+    let mut trace = json!({
         "schemaVersion": 1,
         "deviceProperties": [{
             "id": 0, "name": "NVIDIA H100 80GB HBM3", "totalGlobalMem": 85017493504_u64, "computeMajor": 9,
@@ -56,7 +57,29 @@ fn kineto() -> Value {
             {"ph": "i", "s": "t", "name": "Record Window End", "pid": "Traces", "tid": "Trace OP0", "ts": 50.0}
         ],
         "traceName": "/tmp/trace.json"
-    })
+    });
+    let events = trace["traceEvents"].as_array_mut().unwrap();
+    events.extend(annotations().as_array().unwrap().iter().cloned());
+    trace
+}
+
+/// Ranges of two threads, the inner one first, and two waits.
+fn annotations() -> Value {
+    json!([
+        {"ph": "X", "cat": "user_annotation", "name": "inner", "pid": 4711, "tid": 4712, "ts": 3.0, "dur": 6.0,
+         "args": {"External id": 9}},
+        {"ph": "X", "cat": "user_annotation", "name": "ProfilerStep#3", "pid": 4711, "tid": 4712, "ts": 2.0,
+         "dur": 40.0, "args": {"External id": 8}},
+        {"ph": "X", "cat": "user_annotation", "name": "elsewhere", "pid": 4711, "tid": 4800, "ts": 0.0, "dur": 90.0},
+        {"ph": "X", "cat": "gpu_user_annotation", "name": "ProfilerStep#3", "pid": 0, "tid": 7, "ts": 10.125,
+         "dur": 2.0},
+        {"ph": "X", "cat": "cuda_sync", "name": "Stream Wait Event", "pid": 0, "tid": 7, "ts": 32.0, "dur": 0.0,
+         "args": {"cuda_sync_kind": "Stream Wait Event", "wait_on_stream": 20,
+            "wait_on_cuda_event_record_corr_id": 17, "wait_on_cuda_event_id": 3, "stream": 7, "correlation": 25,
+            "device": 0, "context": 1}},
+        {"ph": "X", "cat": "cuda_sync", "name": "Context Sync", "pid": 0, "tid": -1, "ts": 33.0, "dur": 5.0,
+         "args": {"cuda_sync_kind": "Context Sync", "stream": -1, "correlation": 27, "device": 0, "context": 1}}
+    ])
 }
 
 fn colonel(folder: &Path, args: &[&str]) -> Output {
@@ -158,12 +181,75 @@ fn a_kineto_trace_becomes_a_session() {
         ("kernels", "invalid_timestamp", Some(1))
     );
 
+    assert_eq!(
+        kernel_path(&session).as_deref(),
+        Some("ProfilerStep#3/inner"),
+        "of the thread that launched"
+    );
+
     let shown = colonel(folder.path(), &["show", "--json"]);
     let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
     assert_eq!(
         (&shown["kernel_count"], &shown["kernels_ns"]),
         (&1.into(), &2001.into())
     );
+}
+
+/// The path of the only kernel.
+fn kernel_path(session: &Session) -> Option<String> {
+    let batch = &batches::<KernelsBuilder>(session)[0];
+    KernelsBuilder::row(batch, 0).nvtx_path.map(str::to_owned)
+}
+
+#[test]
+fn annotations_become_ranges_and_waits_become_synchronizations() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("trace.json"), kineto().to_string()).unwrap();
+    let session = import(folder.path(), "trace.json");
+    let batch = &batches::<NvtxRangesBuilder>(&session)[0];
+    let ranges: Vec<_> = (0..batch.num_rows())
+        .map(|index| NvtxRangesBuilder::row(batch, index))
+        .map(|row| {
+            (
+                row.thread_id,
+                row.depth,
+                row.path,
+                row.start_ns - BEGIN_NS,
+                row.end_ns.map(|end| end - BEGIN_NS),
+            )
+        })
+        .collect();
+    assert_eq!(
+        ranges,
+        [
+            (4800, 0, "elsewhere", 0, Some(90_000)),
+            (4712, 0, "ProfilerStep#3", 2_000, Some(42_000)),
+            (4712, 1, "ProfilerStep#3/inner", 3_000, Some(9_000)),
+        ]
+    );
+    let batch = &batches::<SynchronizationsBuilder>(&session)[0];
+    let waits: Vec<_> = (0..batch.num_rows())
+        .map(|index| SynchronizationsBuilder::row(batch, index))
+        .map(|row| {
+            (
+                row.sync_kind,
+                row.stream_id,
+                row.event_id,
+                row.correlation_id,
+                row.end_ns - row.start_ns,
+            )
+        })
+        .collect();
+    assert_eq!(
+        waits,
+        [
+            ("stream_wait_event", Some(7), Some(3), 25, 0),
+            ("context", None, None, 27, 5_000)
+        ]
+    );
+    let shown = colonel(folder.path(), &["show", "--by", "nvtx", "--json"]).stdout;
+    let shown: Value = serde_json::from_slice(&shown).unwrap();
+    assert_eq!(shown["ranges"][1]["nvtx_path"], "ProfilerStep#3/inner");
 }
 
 #[test]
@@ -221,7 +307,11 @@ fn what_is_no_recording_is_told_and_leaves_no_session() {
             .contains("`nowhere.json` can't be read")
     );
     let output = colonel(folder.path(), &["import", "."]);
-    assert!(String::from_utf8(output.stderr).unwrap().contains("is a folder"));
+    assert!(
+        String::from_utf8(output.stderr)
+            .unwrap()
+            .contains("the folder has none of its tables")
+    );
 }
 
 /// A kernel: start, length, name, stream, node.

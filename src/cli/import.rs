@@ -15,10 +15,11 @@ use crate::session::{NewSession, SessionWriter};
 
 /// Make a session of another profiler's recording
 ///
-/// FILE is a report of nsys exported to SQLite, or a trace of torch's profiler (Kineto): .json or .json.gz.
+/// FILE is a report of nsys exported as SQLite or as a folder of Parquet files (parquetdir), or a trace of torch's profiler
+/// (Kineto): .json or .json.gz.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// File to read
+    /// File or folder to read
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// A name for the session [default: the file's]
@@ -32,6 +33,7 @@ pub struct Args {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     NsysSqlite,
+    NsysParquetdir,
     Kineto,
 }
 
@@ -39,9 +41,7 @@ impl Kind {
     fn of(path: &Path) -> anyhow::Result<Self> {
         let shown = path.display();
         if path.is_dir() {
-            bail!(
-                "`{shown}` is a folder; of nsys's exports colonel reads SQLite: `nsys export --type sqlite REPORT.nsys-rep`"
-            );
+            return Ok(Self::NsysParquetdir);
         }
         if path.extension().is_some_and(|extension| extension == "nsys-rep") {
             bail!("`{shown}` is nsys's own format; export it first: `nsys export --type sqlite {shown}`");
@@ -63,7 +63,7 @@ impl Kind {
 
     fn evaluator(self) -> &'static str {
         match self {
-            Self::NsysSqlite => "nsys",
+            Self::NsysSqlite | Self::NsysParquetdir => "nsys",
             Self::Kineto => "kineto",
         }
     }
@@ -108,6 +108,7 @@ fn fill(writer: &mut SessionWriter, kind: Kind, file: &Path) -> anyhow::Result<(
     let mut ingest = Ingest::new(writer.path(), "process");
     match kind {
         Kind::NsysSqlite => ingest.nsys_sqlite(file)?,
+        Kind::NsysParquetdir => ingest.nsys_parquetdir(file)?,
         Kind::Kineto => ingest.kineto(file)?,
     }
     for problem in ingest.finish()? {

@@ -9,7 +9,7 @@ use crate::session::SessionError;
 #[non_exhaustive]
 pub enum IngestError {
     /// It is not what it should be.
-    #[error("`{}` is no SQLite export of nsys: {reason}; make one with `nsys export --type sqlite REPORT.nsys-rep`", .path.display())]
+    #[error("`{}` is no export of nsys: {reason}; make one with `nsys export --type sqlite REPORT.nsys-rep`", .path.display())]
     NotNsys {
         /// File.
         path: PathBuf,

@@ -1,6 +1,7 @@
-//! Reads the trace JSON of Kineto, torch's profiler: kernels, copies, fills and calls. It is read twice as a stream, so
-//! memory does not grow with it: first what it is of, then its rows.
+//! Reads the trace JSON of Kineto, torch's profiler: kernels, copies, fills, waits, calls and annotations. It is read
+//! twice as a stream: first what it is of, its annotations and launches, then its rows. Of each launch 16 bytes are kept.
 
+mod annotations;
 mod events;
 mod rows;
 
@@ -11,6 +12,7 @@ use std::path::Path;
 use flate2::read::MultiGzDecoder;
 
 use crate::ingest::{Ingest, IngestError, id_of};
+use annotations::Annotations;
 use events::read;
 use rows::Collected;
 
@@ -22,6 +24,7 @@ impl Ingest {
             reason,
         };
         let (mut span_us, mut host, mut work) = (None::<(f64, f64)>, None, 0_u64);
+        let mut annotations = Annotations::default();
         let head = read(open(path).map_err(&wrong)?, |event| {
             if let (true, Some(end)) = (event.has_row(), event.end_us()) {
                 let (first, last) = span_us.unwrap_or((event.ts, end));
@@ -31,9 +34,11 @@ impl Ingest {
             if event.is_host() {
                 host = host.or(event.pid.as_ref().and_then(serde_json::Value::as_u64));
             }
+            annotations.event(&event);
             Ok(())
         })
         .map_err(|error| wrong(error.to_string()))?;
+        annotations.nest();
         let Some(span_us) = span_us.filter(|_| work > 0) else {
             return Err(wrong("it has no kernel, copy or fill".to_owned()));
         };
@@ -42,7 +47,8 @@ impl Ingest {
         let pid = host.and_then(|pid| u32::try_from(pid).ok()).unwrap_or(1);
         let span_ns = (head.unix_ns(span_us.0), head.unix_ns(span_us.1));
         self.take_part(pid, "torch", span_ns);
-        let mut collected = Collected::new(&head, id_of(pid), self.window);
+        let mut collected = Collected::new(&head, annotations.launch_paths(), id_of(pid), self.window);
+        collected.ranges(&mut self.recorder, annotations.all())?;
         if self.window == 1 {
             collected.devices(&mut self.recorder)?;
         }

@@ -8,6 +8,7 @@ mod error;
 mod kineto;
 pub mod ncu;
 mod nsys;
+mod paths;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -1,7 +1,17 @@
 //! Databases that `nsys export --type sqlite` writes.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow_array::types::Int32Type;
+use arrow_array::{ArrayRef, DictionaryArray, Float64Array, Int64Array, RecordBatch};
 use colonel::ingest::IngestError;
 use colonel::session::Session;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::Compression;
+use parquet::file::properties::WriterProperties;
+use rusqlite::types::Value;
 
 use crate::support::{Fixture, nsys_database, text};
 
@@ -238,19 +248,150 @@ fn what_is_no_export_is_refused() {
         .err()
         .unwrap()
         .to_string();
-    insta::assert_snapshot!(error.replace(&path.display().to_string(), "text.sqlite"), @"`text.sqlite` is no SQLite export of nsys: file is not a database; make one with `nsys export --type sqlite REPORT.nsys-rep`");
+    insta::assert_snapshot!(error.replace(&path.display().to_string(), "text.sqlite"), @"`text.sqlite` is no export of nsys: file is not a database; make one with `nsys export --type sqlite REPORT.nsys-rep`");
 
     let of_others = refused(|database| {
         database
             .execute_batch("DROP TABLE StringIds; DROP TABLE META_DATA_EXPORT")
             .unwrap()
     });
-    insta::assert_snapshot!(of_others, @"`/report.sqlite` is no SQLite export of nsys: it has neither a table `META_DATA_EXPORT` nor `StringIds`; make one with `nsys export --type sqlite REPORT.nsys-rep`");
+    insta::assert_snapshot!(of_others, @"`/report.sqlite` is no export of nsys: it has neither a table `META_DATA_EXPORT` nor `StringIds`; make one with `nsys export --type sqlite REPORT.nsys-rep`");
     let renamed = refused(|database| {
         let rename = "ALTER TABLE CUPTI_ACTIVITY_KIND_KERNEL RENAME COLUMN gridX TO gridDimX";
         database.execute_batch(rename).unwrap();
     });
     insta::assert_snapshot!(renamed, @"`/report.sqlite` has schema 3.28.1, whose table `CUPTI_ACTIVITY_KIND_KERNEL` lacks the column `gridX`; colonel knows 3.11 to 3.28");
+}
+
+/// As the columns of nsys's export: integers, a text, a float.
+fn parquetdir(database: &Path, compression: Compression) -> PathBuf {
+    let folder = database.with_extension("parquetdir");
+    fs::create_dir(&folder).unwrap();
+    let database = rusqlite::Connection::open(database).unwrap();
+    let mut tables = database
+        .prepare("SELECT name FROM sqlite_master WHERE type = 'table'")
+        .unwrap();
+    let tables: Vec<String> = tables
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    for table in tables {
+        let mut about = database
+            .prepare("SELECT name, type FROM pragma_table_info(?1)")
+            .unwrap();
+        let columns = about.query_map([&table], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        let columns: Vec<(String, String)> = columns.map(Result::unwrap).collect();
+        let mut rows = database.prepare(&format!("SELECT * FROM \"{table}\"")).unwrap();
+        let mut cells: Vec<Vec<Value>> = vec![Vec::new(); columns.len()];
+        let mut rows = rows.query([]).unwrap();
+        while let Some(row) = rows.next().unwrap() {
+            for (place, column) in cells.iter_mut().enumerate() {
+                column.push(row.get(place).unwrap());
+            }
+        }
+        let columns = columns.iter().zip(cells).map(|((name, kind), cells)| {
+            let column: ArrayRef = match kind.as_str() {
+                "TEXT" => Arc::new(cells.iter().map(text_of).collect::<DictionaryArray<Int32Type>>()),
+                "REAL" => Arc::new(cells.into_iter().map(real_of).collect::<Float64Array>()),
+                _ => Arc::new(cells.into_iter().map(integer_of).collect::<Int64Array>()),
+            };
+            (name.as_str(), column, true)
+        });
+        let batch = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
+        let file = fs::File::create(folder.join(format!("{table}.parquet"))).unwrap();
+        let settings = WriterProperties::builder().set_compression(compression).build();
+        let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(settings)).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+    }
+    folder
+}
+
+fn text_of(value: &Value) -> Option<&str> {
+    match value {
+        Value::Text(text) => Some(text),
+        Value::Null => None,
+        other => panic!("{other:?} is no text"),
+    }
+}
+
+fn integer_of(value: Value) -> Option<i64> {
+    match value {
+        Value::Integer(number) => Some(number),
+        Value::Null => None,
+        other => panic!("{other:?} is no integer"),
+    }
+}
+
+fn real_of(value: Value) -> Option<f64> {
+    match value {
+        Value::Real(number) => Some(number),
+        Value::Null => None,
+        other => panic!("{other:?} is no float"),
+    }
+}
+
+#[test]
+fn a_folder_of_parquet_files_is_the_same_report() {
+    for (fault, compression) in [("", Compression::SNAPPY), ("warns", Compression::UNCOMPRESSED)] {
+        let fixture = Fixture::new();
+        let database = nsys_database(fixture.folder.path(), fault);
+        let folder = parquetdir(&database, compression);
+        let (_of_sqlite, expected) = fixture.fill("process", |ingest| ingest.nsys_sqlite(&database)).unwrap();
+        let (_of_folder, found) = Fixture::new()
+            .fill("process", |ingest| ingest.nsys_parquetdir(&folder))
+            .unwrap();
+        assert!(expected.rows("kernels") > 0 && expected.rows("nvtx_ranges") > 0);
+        for table in colonel::schema::tables::all() {
+            let columns: Vec<_> = table.columns.iter().map(|column| column.name).collect();
+            assert_eq!(
+                text(&found, table.name, &columns),
+                text(&expected, table.name, &columns),
+                "{}",
+                table.name
+            );
+        }
+        let told = |session: &Session| -> Vec<_> {
+            let problems = session.manifest().problems.iter();
+            problems.map(|problem| problem.message.clone()).collect()
+        };
+        assert_eq!(told(&found), told(&expected));
+    }
+}
+
+#[test]
+fn a_folder_that_is_no_export_is_refused() {
+    let refused = |change: fn(&Path)| {
+        let fixture = Fixture::new();
+        let database = nsys_database(fixture.folder.path(), "");
+        let folder = parquetdir(&database, Compression::UNCOMPRESSED);
+        change(&folder);
+        let error = fixture
+            .fill("process", |ingest| ingest.nsys_parquetdir(&folder))
+            .err()
+            .unwrap();
+        error.to_string().replace(&folder.display().to_string(), "FOLDER")
+    };
+    let emptied = refused(|folder| {
+        fs::remove_dir_all(folder).unwrap();
+        fs::create_dir(folder).unwrap();
+    });
+    insta::assert_snapshot!(emptied, @"`FOLDER` is no export of nsys: the folder has none of its tables, such as `StringIds.parquet`; make one with `nsys export --type sqlite REPORT.nsys-rep`");
+    let damaged = refused(|folder| fs::write(folder.join("NVTX_EVENTS.parquet"), "PAR1 and no more").unwrap());
+    assert!(
+        damaged.starts_with("`FOLDER` is no export of nsys: `NVTX_EVENTS.parquet` can't be read: "),
+        "{damaged}"
+    );
+    let others = refused(|folder| {
+        for table in ["StringIds", "META_DATA_EXPORT"] {
+            fs::remove_file(folder.join(format!("{table}.parquet"))).unwrap();
+        }
+    });
+    assert!(
+        others.contains("it has neither a table `META_DATA_EXPORT` nor `StringIds`"),
+        "{others}"
+    );
 }
 
 /// What nsys 2025.3.1 exported on an H100.

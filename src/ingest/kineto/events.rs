@@ -66,7 +66,7 @@ pub(super) struct Event {
 impl Event {
     /// Whether it becomes a row.
     pub(super) fn has_row(&self) -> bool {
-        self.ph == "X" && (self.is_work() || self.is_call())
+        self.ph == "X" && (self.is_work() || self.is_call() || self.is_sync())
     }
 
     /// Work of a GPU.
@@ -76,6 +76,16 @@ impl Event {
 
     pub(super) fn is_call(&self) -> bool {
         matches!(self.cat.as_str(), "cuda_runtime" | "cuda_driver")
+    }
+
+    /// A wait, of the host or of a stream.
+    pub(super) fn is_sync(&self) -> bool {
+        self.cat == "cuda_sync"
+    }
+
+    /// A range. What colonel exports of one that was left open is an instant.
+    pub(super) fn is_annotation(&self) -> bool {
+        self.cat == "user_annotation" && matches!(self.ph.as_str(), "X" | "i")
     }
 
     /// Its pid is a process's; that of work is a GPU's.

@@ -4,23 +4,26 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::annotations::{Annotation, LaunchPaths};
 use super::events::{Event, Head};
 use crate::schema::manifest::ProcessId;
 use crate::schema::names::short_name;
 use crate::schema::tables::{
     ApiCallRow, ApiCallsBuilder, DeviceRow, DevicesBuilder, KernelRow, KernelsBuilder, MemcpyRow, MemcpysBuilder,
-    MemsetRow, MemsetsBuilder,
+    MemsetRow, MemsetsBuilder, NvtxRangeRow, NvtxRangesBuilder, SynchronizationRow, SynchronizationsBuilder,
 };
 use crate::session::{Recorder, Rows, SessionError};
 
 /// The rows of a trace that were not written yet.
 pub(super) struct Collected<'a> {
     head: &'a Head,
+    paths: LaunchPaths<'a>,
     process: ProcessId,
     window: u32,
     kernels: Rows<KernelsBuilder>,
     memcpys: Rows<MemcpysBuilder>,
     memsets: Rows<MemsetsBuilder>,
+    syncs: Rows<SynchronizationsBuilder>,
     calls: Rows<ApiCallsBuilder>,
     lost: BTreeMap<&'static str, u64>,
 }
@@ -38,14 +41,16 @@ struct Work {
 }
 
 impl<'a> Collected<'a> {
-    pub(super) fn new(head: &'a Head, process: ProcessId, window: u32) -> Self {
+    pub(super) fn new(head: &'a Head, paths: LaunchPaths<'a>, process: ProcessId, window: u32) -> Self {
         Self {
             head,
+            paths,
             process,
             window,
             kernels: Rows::default(),
             memcpys: Rows::default(),
             memsets: Rows::default(),
+            syncs: Rows::default(),
             calls: Rows::default(),
             lost: BTreeMap::new(),
         }
@@ -59,6 +64,7 @@ impl<'a> Collected<'a> {
             "kernel" => "kernels",
             "gpu_memcpy" => "memcpys",
             "gpu_memset" => "memsets",
+            "cuda_sync" => "synchronizations",
             _ => "api_calls",
         };
         // A start before 1970 or a negative length is no time.
@@ -70,6 +76,7 @@ impl<'a> Collected<'a> {
             "kernels" => self.kernel(recorder, event, &work),
             "memcpys" => self.memcpy(recorder, event, &work),
             "memsets" => self.memset(recorder, event, &work),
+            "synchronizations" => self.synchronization(recorder, event, &work),
             _ => self.call(recorder, event, &work),
         }
     }
@@ -79,6 +86,7 @@ impl<'a> Collected<'a> {
         self.kernels.finish(recorder)?;
         self.memcpys.finish(recorder)?;
         self.memsets.finish(recorder)?;
+        self.syncs.finish(recorder)?;
         self.calls.finish(recorder)?;
         Ok(self.lost)
     }
@@ -105,6 +113,35 @@ impl<'a> Collected<'a> {
                 memory_bytes: device.total_global_mem,
                 memory_bandwidth_bytes_per_s: None,
                 clock_khz: 0,
+            };
+            rows.push(recorder, self.process, row)?;
+        }
+        rows.finish(recorder)
+    }
+
+    /// The ranges.
+    pub(super) fn ranges<'b>(
+        &self,
+        recorder: &mut Recorder,
+        annotations: impl Iterator<Item = &'b Annotation>,
+    ) -> Result<(), SessionError> {
+        let mut rows = Rows::<NvtxRangesBuilder>::default();
+        for range in annotations {
+            let row = NvtxRangeRow {
+                pid: self.process.pid,
+                thread_id: range.thread_id,
+                domain: range.domain.as_deref(),
+                name: &range.name,
+                category: None,
+                payload: None,
+                kind: "push_pop",
+                depth: range.depth,
+                path: &range.path,
+                start_ns: self.head.unix_ns(range.start_us),
+                end_ns: range.end_us.map(|end| self.head.unix_ns(end)),
+                start_correlation_id: None,
+                end_correlation_id: None,
+                window: self.window,
             };
             rows.push(recorder, self.process, row)?;
         }
@@ -167,8 +204,8 @@ impl<'a> Collected<'a> {
                 .as_i64()
                 .and_then(|value| i32::try_from(value).ok()),
             window: self.window,
-            nvtx_path: None,
-            launch_nvtx_path: None,
+            nvtx_path: self.paths.of(work.correlation_id),
+            launch_nvtx_path: self.paths.of(work.correlation_id),
             layer: None,
             layer_source: None,
             waves: None,
@@ -221,6 +258,33 @@ impl<'a> Collected<'a> {
             window: self.window,
         };
         self.memsets.push(recorder, self.process, row)
+    }
+
+    fn synchronization(&mut self, recorder: &mut Recorder, event: &Event, work: &Work) -> Result<(), SessionError> {
+        // `Stream Sync`, or `Stream Synchronize`.
+        let kind = event.args["cuda_sync_kind"].as_str().unwrap_or_default();
+        let sync_kind = match kind.split_once(" Sync").map_or(kind, |(of, _)| of) {
+            "Event" => "event",
+            "Stream Wait Event" => "stream_wait_event",
+            "Stream" => "stream",
+            "Context" => "context",
+            _ => "unknown",
+        };
+        // An id that is none is -1. Under `stream`, what colonel exports would count as work of the GPU.
+        let id = |name: &str| event.args[name].as_u64().and_then(|id| u32::try_from(id).ok());
+        let stream = id("stream").or_else(|| id("sync stream"));
+        let row = SynchronizationRow {
+            pid: self.process.pid,
+            start_ns: work.start_ns,
+            end_ns: work.end_ns,
+            sync_kind,
+            context_id: work.context_id,
+            stream_id: stream.filter(|_| sync_kind != "context"),
+            event_id: id("wait_on_cuda_event_id"),
+            correlation_id: work.correlation_id,
+            window: self.window,
+        };
+        self.syncs.push(recorder, self.process, row)
     }
 
     fn call(&mut self, recorder: &mut Recorder, event: &Event, work: &Work) -> Result<(), SessionError> {

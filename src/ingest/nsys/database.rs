@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, Row};
 
-use super::{process_of, thread_of};
+use super::{folder, process_of, thread_of};
 use crate::ingest::IngestError;
 
 /// Warnings of nsys that are passed on; a broken run has thousands of the same kind.
@@ -60,13 +60,17 @@ pub(super) type Wanted = (&'static str, bool);
 
 impl Database {
     pub(super) fn open(path: &Path) -> Result<Self, IngestError> {
-        let refuse = |reason: String| IngestError::NotNsys {
-            path: path.to_owned(),
-            reason,
-        };
-        std::fs::metadata(path).map_err(|error| refuse(error.to_string()))?;
+        std::fs::metadata(path).map_err(|error| refuse(path, error.to_string()))?;
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)?;
+        Self::of(path, Connection::open_with_flags(path, flags)?)
+    }
+
+    /// Of a folder of Parquet files.
+    pub(super) fn open_folder(path: &Path) -> Result<Self, IngestError> {
+        Self::of(path, folder::connect(path).map_err(|reason| refuse(path, reason))?)
+    }
+
+    fn of(path: &Path, connection: Connection) -> Result<Self, IngestError> {
         let mut database = Self {
             path: path.to_owned(),
             connection,
@@ -75,11 +79,10 @@ impl Database {
             strings: HashMap::new(),
         };
         // A report of nothing has no strings.
-        let has = |table| database.has(table).map_err(|error| refuse(error.to_string()));
+        let has = |table| database.has(table).map_err(|error| refuse(path, error.to_string()));
         if !has("META_DATA_EXPORT")? && !has("StringIds")? {
-            return Err(refuse(
-                "it has neither a table `META_DATA_EXPORT` nor `StringIds`".to_owned(),
-            ));
+            let reason = "it has neither a table `META_DATA_EXPORT` nor `StringIds`";
+            return Err(refuse(path, reason.to_owned()));
         }
         database.read_version()?;
         database.read_zero()?;
@@ -282,4 +285,9 @@ impl Database {
 
 fn is_shell(program: &str) -> bool {
     ["sh", "bash", "dash"].contains(&program.rsplit('/').next().unwrap_or_default())
+}
+
+fn refuse(path: &Path, reason: String) -> IngestError {
+    let path = path.to_owned();
+    IngestError::NotNsys { path, reason }
 }

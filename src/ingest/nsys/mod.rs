@@ -1,8 +1,9 @@
-//! Reads what `nsys export --type sqlite` writes: the schema changes from version to version, tables that would be
+//! Reads what `nsys export --type sqlite` and `--type parquetdir` write: the schema changes from version to version, tables that would be
 //! empty are not there, and times count from the start of nsys's session.
 
 mod database;
 mod devices;
+mod folder;
 mod gpu;
 mod host;
 mod nvtx;
@@ -38,11 +39,17 @@ impl Lost {
 impl Ingest {
     /// Adds a report of nsys that was exported to SQLite.
     pub fn nsys_sqlite(&mut self, path: &Path) -> Result<(), IngestError> {
-        self.read_nsys(path).map_err(|error| error.in_file(path))
+        let read = Database::open(path).and_then(|database| self.read_nsys(&database));
+        read.map_err(|error| error.in_file(path))
     }
 
-    fn read_nsys(&mut self, path: &Path) -> Result<(), IngestError> {
-        let database = Database::open(path)?;
+    /// Adds a report of nsys that was exported as a folder of Parquet files.
+    pub fn nsys_parquetdir(&mut self, path: &Path) -> Result<(), IngestError> {
+        let read = Database::open_folder(path).and_then(|database| self.read_nsys(&database));
+        read.map_err(|error| error.in_file(path))
+    }
+
+    fn read_nsys(&mut self, database: &Database) -> Result<(), IngestError> {
         self.window += 1;
         let span_ns = database.span_ns()?;
         let names = database.process_names()?;
@@ -51,14 +58,14 @@ impl Ingest {
             self.take_part(pid, names.get(&pid).map_or("", String::as_str), span_ns);
         }
         let mut lost = Lost::default();
-        let paths = nvtx::ingest(&database, &mut self.recorder, self.window)?;
-        gpu::ingest(&database, &mut self.recorder, self.window, &paths, &mut lost)?;
-        host::ingest(&database, &mut self.recorder, self.window, &mut lost)?;
-        devices::ingest(&database, &mut self.recorder, &pids, &mut self.devices)?;
+        let paths = nvtx::ingest(database, &mut self.recorder, self.window)?;
+        gpu::ingest(database, &mut self.recorder, self.window, &paths, &mut lost)?;
+        host::ingest(database, &mut self.recorder, self.window, &mut lost)?;
+        devices::ingest(database, &mut self.recorder, &pids, &mut self.devices)?;
         for ((pid, table), count) in lost.0 {
             self.lose(pid, table, "invalid_timestamp", count, span_ns.0);
         }
-        self.warn(&database, span_ns.1)
+        self.warn(database, span_ns.1)
     }
 
     /// What the reader must know to make sense of the tables.

@@ -6,13 +6,12 @@ use std::collections::{BTreeMap, HashMap};
 use super::database::{Cells, Database, Wanted};
 use super::{host, process_of, small, thread_of};
 use crate::ingest::IngestError;
+use crate::ingest::paths::{cut, joined};
 use crate::schema::tables::{NvtxRangeRow, NvtxRangesBuilder};
 use crate::session::{Recorder, Rows};
 
 pub(super) const EVENTS: &str = "NVTX_EVENTS";
 
-/// As the table `nvtx_ranges` promises.
-const MAX_BYTES: usize = 4096;
 const FOREVER: i64 = i64::MAX;
 
 /// Kinds of events, nsys's ENUM_NSYS_EVENT_TYPE.
@@ -110,7 +109,7 @@ pub(super) fn ingest(database: &Database, recorder: &mut Recorder, window: u32) 
         stack.retain(|outer| outer.end > start);
         let process = process_of(thread);
         let mut name = text(database, cells)?.unwrap_or_default();
-        name.truncate(boundary(&name, MAX_BYTES));
+        cut(&mut name);
         let path = joined(stack.last().map(|outer| paths.paths[outer.path].as_str()), &name);
         let number = integer(7)?.filter(|&category| category != 0);
         let category = number.map(|number| {
@@ -229,27 +228,4 @@ fn payload(cells: &Cells<'_>) -> rusqlite::Result<Option<String>> {
         }
     }
     Ok(None)
-}
-
-/// `outer/name`; of one that is too long, `…` and the end.
-fn joined(outer: Option<&str>, name: &str) -> String {
-    let Some(outer) = outer else {
-        return name.to_owned();
-    };
-    let path = format!("{outer}/{name}");
-    if path.len() <= MAX_BYTES {
-        return path;
-    }
-    const CUT: &str = "…";
-    let end = boundary(&path, path.len() - (MAX_BYTES - CUT.len()) + 3);
-    format!("{CUT}{}", &path[end..])
-}
-
-/// The last place up to `most` where a character ends.
-fn boundary(text: &str, most: usize) -> usize {
-    let mut place = most.min(text.len());
-    while !text.is_char_boundary(place) {
-        place -= 1;
-    }
-    place
 }
