@@ -402,7 +402,7 @@ impl Guest {
         let stops_recording = was_recording && !self.windows.is_recording();
         if stops_recording {
             nvtx::stop(self, mark);
-            self.graphs.close();
+            self.graphs.close(self);
         }
         let is_last = self.windows.open_now().is_empty();
         if is_last {

@@ -6,7 +6,7 @@
 //! the ids of executables, so it is asked as a window opens, and not before. Only with NVTX; else the calls pass through.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 mod asking;
@@ -50,8 +50,6 @@ pub(crate) struct Graphs {
     captures: Captures,
     graphs: Mutex<HashMap<Handle, Graph>>,
     execs: Mutex<Execs>,
-    /// Counts what came or went, so that nothing is put back over it.
-    changes: AtomicU64,
     /// Contexts in which graphs were captured or instantiated.
     contexts: Mutex<BTreeSet<Handle>>,
     asking: Asking,
@@ -74,6 +72,16 @@ struct Execs {
     known: HashMap<Handle, Exec>,
     /// Those whose newest ranges the session does not have.
     untold: BTreeSet<Handle>,
+    /// Counts what came, went or was updated, so that nothing is put back over it.
+    changes: u64,
+}
+
+impl Execs {
+    fn forget(&mut self, exec: Handle) {
+        self.changes += 1;
+        self.known.remove(&exec);
+        self.untold.remove(&exec);
+    }
 }
 
 /// An executable graph.
@@ -184,12 +192,8 @@ impl Graphs {
     /// An executable was made of a graph.
     fn instantiated(&self, guest: &Guest, exec: Handle, graph: Handle) {
         let runs = self.expanded(guest, graph);
-        self.changes.fetch_add(1, Ordering::AcqRel);
-        let mut execs = lock(&self.execs);
         // Its handle may have been that of one whose end was not seen.
-        execs.known.remove(&exec);
-        execs.untold.remove(&exec);
-        drop(execs);
+        lock(&self.execs).forget(exec);
         if let Some(runs) = runs.filter(|runs| runs.name_any()) {
             self.note_context();
             self.renew(guest, exec, runs);
@@ -199,7 +203,10 @@ impl Graphs {
     /// An executable was updated by a graph.
     fn updated(&self, guest: &Guest, exec: Handle, graph: Handle) {
         let runs = self.expanded(guest, graph).unwrap_or_default();
-        let before = lock(&self.execs).known.get(&exec).map(|exec| Arc::clone(&exec.runs));
+        let mut execs = lock(&self.execs);
+        execs.changes += 1;
+        let before = execs.known.get(&exec).map(|exec| Arc::clone(&exec.runs));
+        drop(execs);
         let is_new = before.map_or(runs.name_any(), |before| before != runs);
         if is_new {
             self.renew(guest, exec, runs);
@@ -219,6 +226,7 @@ impl Graphs {
             drop(execs);
             return too_many(guest, runs.all().len() as u64);
         }
+        execs.changes += 1;
         let before = execs.known.remove(&handle);
         let exec = Exec {
             id: before.as_ref().and_then(|before| before.id),
@@ -236,11 +244,7 @@ impl Graphs {
     /// An executable is about to go. It may just have been launched, in a window that opens now.
     fn forget_exec(&self, guest: &Guest, exec: Handle) {
         self.tell_own(guest, exec);
-        self.changes.fetch_add(1, Ordering::AcqRel);
-        let mut execs = lock(&self.execs);
-        execs.known.remove(&exec);
-        execs.untold.remove(&exec);
-        drop(execs);
+        lock(&self.execs).forget(exec);
         self.asking.wait(exec);
     }
 
@@ -257,7 +261,8 @@ impl Graphs {
     }
 
     /// The last window closes: what is new waits for the next.
-    pub(crate) fn close(&self) {
+    pub(crate) fn close(&self, guest: &Guest) {
+        self.settle(guest);
         self.is_open.store(false, Ordering::SeqCst);
     }
 
@@ -337,4 +342,27 @@ fn tell_refused(guest: &Guest, why: &str) {
                  their capture"
         ),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+    use crate::inject::config::Config;
+    use crate::inject::process_file::Identity;
+    use crate::inject::wake::Wake;
+    use crate::schema::env;
+
+    pub(super) fn guest() -> Guest {
+        let config = Config::parse(|name| (name == env::SESSION).then(|| OsString::from("/nowhere")));
+        Guest::new(config.unwrap(), Identity::of_this_process(), Wake::new().unwrap())
+    }
+
+    /// As of an executable that was captured in one range.
+    pub(super) fn runs(path: &str) -> Arc<Runs> {
+        let path: Path = Some(Arc::from(path));
+        let run = Run { begin: 0, end: 1, path };
+        Runs::keep(vec![run]).unwrap()
+    }
 }

@@ -183,6 +183,21 @@ fn a_context_without_graphs_or_that_others_hold_takes_nothing_with_it() {
 }
 
 #[test]
+fn executables_that_went_while_a_context_was_released_are_asked_about_no_more() {
+    let words = "I gb >aa gl1 < ge0 gi00 gi01 P gs0 p gD1 gb >ab gl1 < ge2 gi22 P >alaunch gs0 < gs2 p";
+    let setup = setup("--trace nvtx", words).env("COLONEL_SIM_HOLD_RELEASE", "held");
+    let ended = setup.run().assert_code(0);
+    let session = ended.session();
+    // The other executable was told before, so that it is told to be unknown from then on.
+    assert_eq!(paths(&session), ["a", "launch", "b"]);
+    assert!(
+        session
+            .problem("graph_ranges_forgotten")
+            .contains("while a primary context was released")
+    );
+}
+
+#[test]
 fn a_graph_captured_outside_of_ranges_has_those_of_its_launch() {
     let ended = assert_paths("I gb gl1 ge0 gi00 P >aa gs0 < p", &["a"]);
     assert_eq!(ended.session().count("graph_ranges"), 0);
@@ -257,10 +272,10 @@ fn five_hundred_ranges_in_a_capture() {
 #[cfg(target_arch = "x86_64")]
 fn a_signal_handler_that_comes_over_our_code_may_call_cuda() {
     for (does, expected) in [
-        ("stream", &["launch", "fresh"][..]),
-        ("context", &["launch", "fresh"]),
-        ("update", &["launch", "fresh"]),
-        ("reset", &["fresh"]),
+        ("stream", &["kept", "launch", "fresh"][..]),
+        ("context", &["kept", "launch", "fresh"]),
+        ("update", &["kept", "launch", "fresh"]),
+        ("reset", &["kept", "fresh"]),
     ] {
         let mut setup = host("interrupted.c", "--gate profiler --trace nvtx");
         setup.word(does);

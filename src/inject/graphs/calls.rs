@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use crate::inject::entry;
 use crate::inject::graphs::captures::{Capture, PER_THREAD};
-use crate::inject::graphs::contexts::Withheld;
-use crate::inject::graphs::{Handle, Path};
+use crate::inject::graphs::{Execs, Handle, Path};
 use crate::inject::guard;
 use crate::inject::guest::Guest;
 use crate::inject::nvtx;
@@ -164,7 +163,7 @@ impl GraphCall {
 enum Before {
     Nothing,
     Ended(Arc<Capture>),
-    Releasing(Withheld),
+    Releasing(Execs),
 }
 
 /// A `CUdevice`, an int, as a word whose upper half is anything.

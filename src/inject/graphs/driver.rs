@@ -73,7 +73,7 @@ impl Driver {
         })
     }
 
-    /// A driver of before 12.3 that knows captures alone.
+    /// A driver of before 12.3 that knows captures alone, and whose primary contexts are all held.
     #[cfg(test)]
     pub(crate) fn of_captures(
         ask: CaptureInfo2,
@@ -88,8 +88,10 @@ impl Driver {
         extern "C" fn no_context(_: Out<Handle>) -> u32 {
             1
         }
-        extern "C" fn no_state(_: i32, _: Out<u32>, _: Out<i32>) -> u32 {
-            1
+        extern "C" fn is_held(_: i32, _: Out<u32>, is_active: Out<i32>) -> u32 {
+            // SAFETY: a place of the caller's.
+            unsafe { *is_active = 1 };
+            SUCCESS
         }
         Driver {
             capture_info: CaptureInfo::Two(ask),
@@ -97,7 +99,7 @@ impl Driver {
             node_type: no_type,
             child_graph: no_child,
             current_context: no_context,
-            primary_context: no_state,
+            primary_context: is_held,
         }
     }
 

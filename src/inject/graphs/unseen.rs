@@ -1,10 +1,11 @@
 //! Calls that could not be looked at: a signal handler made them, and came over our own code on the same thread, which may
 //! hold locks. So they are only counted, and whoever looks next forgets all: any handle may have come to an end.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use crate::inject::graphs::Graphs;
 use crate::inject::guest::Guest;
+use crate::inject::threads::now_ns;
 
 /// How many there were.
 #[derive(Debug, Default)]
@@ -12,11 +13,17 @@ pub(crate) struct Unseen {
     calls: AtomicU64,
     /// Those behind which all was forgotten.
     settled: AtomicU64,
+    /// When the first came of those that are not settled; 0 for none.
+    since_ns: AtomicI64,
 }
 
 impl Unseen {
     /// Waits for nothing and allocates nothing.
     pub(super) fn note(&self) {
+        // An error: there was one before.
+        let _ = self
+            .since_ns
+            .compare_exchange(0, now_ns(), Ordering::SeqCst, Ordering::SeqCst);
         self.calls.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -48,9 +55,12 @@ impl Graphs {
     }
 
     fn forget_unseen(&self, guest: &Guest) {
-        if self.forget_all() {
+        let since_ns = self.unseen.since_ns.swap(0, Ordering::SeqCst);
+        let forgotten = self.forget_all();
+        if forgotten.is_any {
+            self.disown(&forgotten.execs, since_ns, None);
             let message = "a signal handler called CUDA while its thread was in colonel's own code; kernels of the graphs \
-                           of before have no `nvtx_path` in later windows";
+                           of before have no `nvtx_path` from then on";
             guest.problem("graph_ranges_forgotten", message.to_owned());
         }
     }
@@ -58,24 +68,14 @@ impl Graphs {
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsString;
     use std::sync::mpsc;
     use std::time::Duration;
 
-    use super::*;
-    use crate::inject::config::Config;
     use crate::inject::graphs::Graph;
     use crate::inject::graphs::calls::{GraphCall, Role};
+    use crate::inject::graphs::tests::guest;
     use crate::inject::guest::lock;
     use crate::inject::nvtx;
-    use crate::inject::process_file::Identity;
-    use crate::inject::wake::Wake;
-    use crate::schema::env;
-
-    fn guest() -> Guest {
-        let config = Config::parse(|name| (name == env::SESSION).then(|| OsString::from("/nowhere")));
-        Guest::new(config.unwrap(), Identity::of_this_process(), Wake::new().unwrap())
-    }
 
     #[test]
     fn a_call_over_our_own_code_waits_for_no_lock_and_is_settled_later() {

@@ -8,6 +8,7 @@
      gxE    destroys executable E         gyG    destroys graph G
      gq     captures on this thread's own default stream from here on    go  destroys the capturing stream
      gR     resets the device               gL     lets go of its context, which others hold, too
+     gDE    does so while a second thread destroys executable E (COLONEL_SIM_HOLD_RELEASE is `held`)
      gX     makes a context and destroys it gA     does so with a graph in it, as graph and executable 9
      gzG    makes, launches and destroys executables of G on two threads, while windows open and close */
 
@@ -18,6 +19,7 @@ typedef struct {
 } instantiate_parameters;
 
 #include <pthread.h>
+#include <unistd.h>
 
 int cudaStreamCreate(void **);
 int cudaStreamDestroy(void *);
@@ -93,6 +95,24 @@ static int pass_context(int with_graph) {
     return ((int (*)(void *))of_driver("cuCtxDestroy_v2"))(context);
 }
 
+static void *destroy_meanwhile(void *exec) {
+    while (access("held", F_OK) != 0)
+        usleep(1000);
+    check("cudaGraphExecDestroy", cudaGraphExecDestroy(exec));
+    unlink("held");
+    return NULL;
+}
+
+static int release(void) { return ((int (*)(int))of_driver("cuDevicePrimaryCtxRelease_v2"))(0); }
+
+static int release_while_destroying(void *exec) {
+    pthread_t thread;
+    pthread_create(&thread, NULL, destroy_meanwhile, exec);
+    int status = release();
+    pthread_join(thread, NULL);
+    return status;
+}
+
 static void *make_and_destroy(void *graph) {
     for (int i = 0; i < 3000; i++) {
         void *exec, *updated;
@@ -150,7 +170,8 @@ static void graph_word(const char *word) {
         status = cudaDeviceReset();
         capturing_stream = NULL;
         break;
-    case 'L': status = ((int (*)(int))of_driver("cuDevicePrimaryCtxRelease_v2"))(0); break;
+    case 'L': status = release(); break;
+    case 'D': status = release_while_destroying(*only); break;
     case 'X':
     case 'A': status = pass_context(word[1] == 'A'); break;
     case 'q': own_stream = (void *)2; break;

@@ -2,6 +2,7 @@
 
 use std::ffi::c_void;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use sim_abi::cbid::driver as cbid;
 use sim_abi::trace::give;
@@ -63,6 +64,19 @@ fn destroy(context: &'static Context) -> Result<(), Status> {
     Ok(())
 }
 
+/// A release makes the file of this name and returns once it is gone, so that other calls come meanwhile.
+fn hold_release() {
+    let Some(file) = std::env::var_os("COLONEL_SIM_HOLD_RELEASE") else {
+        return;
+    };
+    if std::fs::write(&file, "").is_err() {
+        objects::die("COLONEL_SIM_HOLD_RELEASE: the file can't be made");
+    }
+    while std::fs::exists(&file).is_ok_and(|exists| exists) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 fn alive(context: *mut c_void) -> Result<&'static Context, Status> {
     get::<Context>(context)
         .ok()
@@ -77,6 +91,7 @@ sim_abi::api! { Some(&HOOKS), DOMAIN;
     }
     fn cuDevicePrimaryCtxRelease_v2[cbid::CU_DEVICE_PRIMARY_CTX_RELEASE_V2](dev: i32) {
         ensure_initialized()?;
+        hold_release();
         if usize::try_from(dev).is_ok_and(|dev| dev < 16) { Ok(()) } else { Err(status::INVALID_DEVICE) }
     }
     fn cuCtxCreate_v2[cbid::CU_CTX_CREATE_V2](context: *mut *mut c_void, flags: u32, dev: i32) {
