@@ -283,7 +283,10 @@ fn a_signal_handler_that_comes_over_our_code_may_call_cuda() {
         assert_eq!(ended.stdout(), "interrupted\n", "{does}: {}", ended.stderr());
         let session = ended.session();
         assert_eq!(paths(&session), expected, "{does}");
-        let message = session.problem("graph_ranges_forgotten");
-        assert!(message.contains("signal handler"), "{does}: {message}");
+        // A reset that was seen leaves nothing to be told.
+        if does != "reset" {
+            let message = session.problem("graph_ranges_forgotten");
+            assert!(message.contains("signal handler"), "{does}: {message}");
+        }
     }
 }
