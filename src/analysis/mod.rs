@@ -17,6 +17,7 @@ mod kernels;
 mod layers;
 mod phases;
 mod ranges;
+mod speed_of_light;
 mod steps;
 mod summary;
 mod transfers;
@@ -29,5 +30,8 @@ pub use kernels::{KernelFold, KernelGroup, LaunchShape};
 pub use layers::{LayerSummary, PartSummary, PhaseSummary, SlowestKernel, StepClass};
 pub use phases::Phase;
 pub use ranges::RangeSummary;
+pub use speed_of_light::{
+    BOUND_PCT, Bound, DeviceSpeed, Figure, FittedMetric, MetricFigure, Peaks, Roofline, Speed, SpeedOfLight, Trust,
+};
 pub use summary::{DeviceSummary, KernelSummary, SessionSummary, WindowSummary};
 pub use transfers::{CopyFold, Transfer};

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use super::output::{answer, answer_json, talk};
 use super::sessions_dir::SessionsDirArgs;
-use crate::analysis::{Counters, LayerSummary, SessionSummary};
+use crate::analysis::{Counters, LayerSummary, SessionSummary, SpeedOfLight};
 use crate::report::{By, ByJson, CountersJson, ShowJson, by_text, counters_text, show_text, sum_up, terminal_width};
 use crate::schema::manifest::Problem;
 use crate::session::{SESSION_CHANGED, Selection, Session, SessionError, SessionsDir};
@@ -30,7 +30,7 @@ pub struct Args {
     /// Show kernels by part of the model, kind of step, phase, or NVTX range
     #[arg(long, value_name = "WHAT")]
     by: Option<ByArg>,
-    /// Show hardware counters by window and device: mean, median and peak of each metric
+    /// Show hardware counters: by window, and what part of the GPU's peaks each kernel and layer reaches
     #[arg(long, conflicts_with = "by")]
     counters: bool,
     /// Kernels, kinds of steps or ranges shown, the longest in total first; 0 for all [default: 20, with --json all]
@@ -80,13 +80,16 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if args.counters {
-        let (session, counters) = read(&sessions, &args.session, window, Counters::of, |counters| {
+        let both = |session: &Session, selection: Option<&Selection>| {
+            Ok((Counters::of(session, selection)?, SpeedOfLight::of(session, selection)?))
+        };
+        let (session, (counters, speed)) = read(&sessions, &args.session, window, both, |(counters, _)| {
             &counters.problems
         })?;
         if args.json {
-            answer_json(&CountersJson::new(&session, &counters, window))?;
+            answer_json(&CountersJson::new(&session, &counters, &speed, window, limit))?;
         } else {
-            answer(&counters_text(&session, &counters, terminal_width()))?;
+            answer(&counters_text(&session, &counters, &speed, limit, terminal_width()))?;
         }
         return Ok(ExitCode::SUCCESS);
     }

@@ -1,11 +1,12 @@
-//! `colonel show --counters`: hardware counters by window and device.
+//! `colonel show --counters`: hardware counters by window and device, and by kernel and layer.
 
 use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::analysis::{CounterSummary, Counters};
+use crate::analysis::{CounterSummary, Counters, DeviceSpeed, SpeedOfLight};
 use crate::report::show::{JSON_VERSION, number, words};
+use crate::report::speed_of_light::speed_text;
 use crate::report::table::{Column, fit};
 use crate::run::words::{counted, grouped, nanoseconds};
 use crate::schema::counters::METRICS;
@@ -21,7 +22,13 @@ const COLUMNS: [Column; 5] = [
 ];
 
 /// As text, for a terminal of some width.
-pub fn counters_text(session: &Session, counters: &Counters, width: usize) -> String {
+pub fn counters_text(
+    session: &Session,
+    counters: &Counters,
+    speed: &SpeedOfLight,
+    limit: Option<usize>,
+    width: usize,
+) -> String {
     let mut text = format!("session {}\n", session.manifest().id);
     for sampled in session
         .manifest()
@@ -49,6 +56,12 @@ pub fn counters_text(session: &Session, counters: &Counters, width: usize) -> St
         );
         let rows: Vec<_> = of_place.iter().map(row).collect();
         text += &fit(&COLUMNS, &rows, width, 12);
+    }
+    for device in &speed.devices {
+        text += &speed_text(device, speed.level, limit, width);
+    }
+    if speed.devices.is_empty() && session.rows("kernels") > 0 {
+        text += "\nno figures of kernels: too few samples were taken while they ran\n";
     }
     text
 }
@@ -104,12 +117,25 @@ pub struct CountersJson<'a> {
     evaluation: Option<&'a Evaluation>,
     #[serde(flatten)]
     counters: &'a Counters,
+    /// Probability of the kernels' intervals.
+    level: f64,
+    speed_of_light: Vec<DeviceSpeed>,
 }
 
 impl<'a> CountersJson<'a> {
     /// Of the windows asked for.
-    pub fn new(session: &'a Session, counters: &'a Counters, window: Option<&'a str>) -> Self {
+    pub fn new(
+        session: &'a Session,
+        counters: &'a Counters,
+        speed: &SpeedOfLight,
+        window: Option<&'a str>,
+        limit: Option<usize>,
+    ) -> Self {
         let manifest = session.manifest();
+        let mut devices = speed.devices.clone();
+        for device in &mut devices {
+            device.kernels.truncate(limit.unwrap_or(usize::MAX));
+        }
         Self {
             version: JSON_VERSION,
             id: &manifest.id,
@@ -121,6 +147,8 @@ impl<'a> CountersJson<'a> {
                 .collect(),
             evaluation: manifest.evaluation.as_ref(),
             counters,
+            level: speed.level,
+            speed_of_light: devices,
         }
     }
 }

@@ -11,6 +11,7 @@ mod names;
 mod narrative;
 mod rows;
 mod show;
+mod speed_of_light;
 mod table;
 mod time;
 

@@ -107,6 +107,64 @@ fn samples_follow_each_other_and_add_up_to_what_the_kernels_did() {
     assert!(!session.path().join("samples").exists(), "raw data are left");
 }
 
+/// What `colonel show --counters` says of each kernel, against what gpu-sim's GPU does while it runs.
+#[test]
+fn kernels_have_figures_that_hold_what_the_gpu_did() {
+    let line = "--steps 400 --kernels 40 --graph --step-us 2000";
+    let ended = decode(line).options("--counters").run().assert_code(0);
+    let said = ended.colonel("show --counters --json");
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let json: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    let device = &json["speed_of_light"][0];
+    let kernels = device["kernels"].as_array().unwrap();
+    let mangled = mangled_names(&ended.session());
+    let (mut told, mut held, mut error) = (0, 0, 0.0);
+    for kernel in kernels {
+        let truth = Truth::of_kernel(&mangled[kernel["name"].as_str().unwrap()]);
+        let of_metric = |metric: &str| {
+            let figures = kernel["figures"].as_array().unwrap().iter();
+            figures
+                .clone()
+                .find(|figure| figure["metric"] == metric)
+                .cloned()
+                .unwrap()
+        };
+        for (metric, truth) in [
+            ("dram_read_throughput", truth.dram_read_pct),
+            ("dram_throughput", truth.dram_read_pct + truth.dram_write_pct),
+            ("tensor_active", truth.tensor_pct),
+            ("sm_active", truth.active_pct),
+        ] {
+            let figure = of_metric(metric);
+            if let Some(value) = figure["value"].as_f64() {
+                let bound = |name: &str| figure[name].as_f64().unwrap();
+                told += 1;
+                // A rounded count is off by a hair.
+                held += i32::from(bound("low") <= truth + 0.01 && truth <= bound("high") + 0.01);
+                error += (value - truth).abs();
+            }
+        }
+    }
+    assert!(
+        told >= 2 * kernels.len(),
+        "{told} figures of {} kernels: {device}",
+        kernels.len()
+    );
+    assert!(f64::from(held) >= 0.85 * told as f64, "{held} of {told}: {device}");
+    assert!(error / told as f64 <= 3.0, "{error} over {told}: {device}");
+    let text = ended.colonel("show --counters").stdout;
+    assert!(
+        text.contains("speed of light by kernel") && text.contains("by layer"),
+        "{text}"
+    );
+}
+
+/// Of each demangled name.
+fn mangled_names(session: &Session) -> BTreeMap<String, String> {
+    let rows = session.table("kernels");
+    rows.texts("name").into_iter().zip(rows.texts("mangled_name")).collect()
+}
+
 #[test]
 fn counters_alone_take_no_record_and_never_subscribe() {
     let setup = workload().options("--mode counters");

@@ -1,0 +1,157 @@
+//! The second part of `colonel show --counters`: what part of the GPU's peaks each kernel and layer reaches.
+
+use std::fmt::Write as _;
+
+use crate::analysis::{Bound, DeviceSpeed, MetricFigure, Speed, Trust};
+use crate::report::show::{number, words};
+use crate::report::table::{Column, fit};
+use crate::run::words::{counted, grouped, nanoseconds};
+use crate::schema::counters::{
+    DRAM_READ_BYTES, DRAM_READ_THROUGHPUT, DRAM_THROUGHPUT, DRAM_WRITE_BYTES, DRAM_WRITE_THROUGHPUT, INSTRUCTIONS,
+    L1_THROUGHPUT, L2_THROUGHPUT, NVLINK_RECEIVED_BYTES, NVLINK_SENT_BYTES, PCIE_THROUGHPUT, SM_ACTIVE, SM_THROUGHPUT,
+    TENSOR_ACTIVE, WARPS_ACTIVE,
+};
+
+/// Metrics that have a column, where they were sampled: its head, and how much it matters.
+const SHOWN: [(&str, &str, u8); 15] = [
+    (DRAM_THROUGHPUT, "DRAM %", u8::MAX),
+    (TENSOR_ACTIVE, "tensor %", 14),
+    (INSTRUCTIONS, "instr. %", 13),
+    (SM_THROUGHPUT, "SM %", 12),
+    (SM_ACTIVE, "SMs busy %", 11),
+    (WARPS_ACTIVE, "warps %", 8),
+    (L2_THROUGHPUT, "L2 %", 10),
+    (L1_THROUGHPUT, "L1 %", 9),
+    (PCIE_THROUGHPUT, "PCIe %", 7),
+    (DRAM_READ_BYTES, "read GB/s", 6),
+    (DRAM_WRITE_BYTES, "written GB/s", 5),
+    (DRAM_READ_THROUGHPUT, "reads %", 4),
+    (DRAM_WRITE_THROUGHPUT, "writes %", 3),
+    (NVLINK_RECEIVED_BYTES, "NVLink in GB/s", 2),
+    (NVLINK_SENT_BYTES, "NVLink out GB/s", 1),
+];
+
+/// Kernels and layers of a device.
+pub(crate) fn speed_text(device: &DeviceSpeed, level: f64, limit: Option<usize>, width: usize) -> String {
+    let name = device
+        .name
+        .as_ref()
+        .map(|name| format!(" ({name})"))
+        .unwrap_or_default();
+    let mut text = format!(
+        "\nspeed of light by kernel, device {}{name}: {} of {}, which are {} ± {} ahead of the kernels' clock\n",
+        device.device_id,
+        counted(device.samples, "sample"),
+        nanoseconds(device.sample_ns.unsigned_abs()),
+        signed(device.offset_ns),
+        nanoseconds(device.offset_sd_ns as u64),
+    );
+    let shown = limit.unwrap_or(usize::MAX).min(device.kernels.len());
+    text += &table(device, &device.kernels[..shown], "kernel", width);
+    if shown < device.kernels.len() {
+        let rest = grouped((device.kernels.len() - shown) as u64);
+        let _ = writeln!(text, "… and {rest} more kernels: `--limit 0` shows all");
+    }
+    if !device.layers.is_empty() {
+        text += "\nby layer\n";
+        text += &table(device, &device.layers, "layer", width);
+    }
+    text += &legend(device, level);
+    text
+}
+
+fn signed(ns: i64) -> String {
+    let sign = if ns < 0 { "-" } else { "" };
+    format!("{sign}{}", nanoseconds(ns.unsigned_abs()))
+}
+
+fn table(device: &DeviceSpeed, speeds: &[Speed], last: &'static str, width: usize) -> String {
+    let has = |metric: &str| device.metrics.iter().any(|fitted| fitted.metric == metric);
+    let shown: Vec<_> = SHOWN.iter().filter(|(metric, ..)| has(metric)).collect();
+    let mut columns: Vec<Column> = vec![number("time", 16), number("mean", 15)];
+    columns.extend(shown.iter().map(|(_, head, weight)| number(head, *weight)));
+    columns.extend([words("bound by", u8::MAX), words(last, u8::MAX)]);
+    let row = |speed: &Speed| {
+        let mean = speed.total_ns.unsigned_abs() / speed.count.max(1);
+        let mut cells = vec![format!("{:.1} %", speed.share * 100.0), nanoseconds(mean)];
+        cells.extend(
+            shown
+                .iter()
+                .map(|(metric, ..)| speed.figure(metric).map_or_else(String::new, cell)),
+        );
+        cells.push(speed.roofline.map_or("", |roofline| bound(roofline.bound)).to_owned());
+        cells.push(speed.short_name.clone());
+        cells
+    };
+    fit(&columns, &speeds.iter().map(row).collect::<Vec<_>>(), width, 16)
+}
+
+fn bound(bound: Bound) -> &'static str {
+    match bound {
+        Bound::Memory => "memory",
+        Bound::Compute => "compute",
+        Bound::Latency => "latency",
+    }
+}
+
+/// `91.8 ±1.2`, `~45.0 ±6.1`, or why there is none.
+fn cell(figure: &MetricFigure) -> String {
+    let (Some(value), Some(high)) = (figure.figure.value, figure.figure.high) else {
+        return reason(figure.figure.trust).to_owned();
+    };
+    let about = if figure.figure.trust == Trust::Fair { "~" } else { "" };
+    let digits = if figure.unit == "%" { 1 } else { 0 };
+    format!("{about}{value:.digits$} ±{:.digits$}", high - value)
+}
+
+fn reason(trust: Trust) -> &'static str {
+    match trust {
+        Trust::Good | Trust::Fair => "",
+        Trust::Concurrent => "beside",
+        Trust::FewSamples => "few",
+        Trust::Inseparable => "mixed",
+    }
+}
+
+/// What the cells mean, of those that occur.
+fn legend(device: &DeviceSpeed, level: f64) -> String {
+    let figures = || {
+        device
+            .kernels
+            .iter()
+            .chain(&device.layers)
+            .flat_map(|speed| &speed.figures)
+    };
+    let occurs = |trust: Trust| figures().any(|figure| figure.figure.trust == trust);
+    let mut text = format!("± is half of the {:.0} % interval", level * 100.0);
+    for (trust, meaning) in [
+        (Trust::Fair, "~: more than 3 points to either side"),
+        (Trust::FewSamples, "few: too little of its time was sampled"),
+        (
+            Trust::Inseparable,
+            "mixed: it shares its samples with the same neighbours, and can't be told from them",
+        ),
+        (
+            Trust::Concurrent,
+            "beside: it ran beside other kernels most of its time",
+        ),
+    ] {
+        if occurs(trust) {
+            let _ = write!(text, "; {meaning}");
+        }
+    }
+    let poor = device
+        .metrics
+        .iter()
+        .filter(|metric| metric.explained < 0.5)
+        .map(|metric| metric.metric.as_str());
+    let poor: Vec<&str> = poor.collect();
+    if !poor.is_empty() {
+        let _ = write!(
+            text,
+            "; kernels explain less than half of how the samples vary in {}",
+            poor.join(", ")
+        );
+    }
+    text + "\n"
+}
