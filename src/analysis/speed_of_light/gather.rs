@@ -74,11 +74,28 @@ pub(super) struct Worked {
     pub(super) names: BTreeMap<u32, BTreeMap<u32, Totals>>,
     /// By layer, then unit.
     pub(super) layers: BTreeMap<u32, BTreeMap<u32, Totals>>,
+    /// Start of the first kernel of each window of each process, and end of the last.
+    windows: BTreeMap<(u32, u32), (i64, i64)>,
 }
 
 impl Worked {
     pub(super) fn units(&self) -> usize {
         self.numbers.len()
+    }
+
+    /// Stretches of time in which kernels are known, in order: before the first of a window, and after its last, others may
+    /// have run, as between the bursts of `--mode sampled`.
+    fn known(&self) -> Vec<(i64, i64)> {
+        let mut bounds: Vec<(i64, i64)> = self.windows.values().copied().collect();
+        bounds.sort_unstable();
+        let mut known: Vec<(i64, i64)> = Vec::new();
+        for (start, end) in bounds {
+            match known.last_mut() {
+                Some(last) if start <= last.1 => last.1 = last.1.max(end),
+                _ => known.push((start, end)),
+            }
+        }
+        known
     }
 
     fn unit(&mut self, unit: Unit) -> u32 {
@@ -140,6 +157,11 @@ impl Gathered {
         all.add_devices(session)?;
         all.add_kernels(session, selection, thinning)?;
         all.add_copies(session, thinning)?;
+        for (place, worked) in &all.worked {
+            if let Some(sampled) = all.sampled.get_mut(place) {
+                sampled.samples.keep_within(&worked.known());
+            }
+        }
         Ok(all)
     }
 
@@ -249,7 +271,7 @@ impl Gathered {
             let layers = texts(batch, 6);
             let layer_map = maps[1].of(layers, |text| self.layers.number(text)).to_vec();
             let (starts, ends) = (i64s(batch, 0), i64s(batch, 1));
-            let (pids, devices) = (u32s(batch, 2), u32s(batch, 3));
+            let (pids, devices, windows) = (u32s(batch, 2), u32s(batch, 3), u32s(batch, 4));
             for row in 0..batch.num_rows() {
                 let place = (pids[row], devices[row]);
                 let of = places.entry(place).or_insert_with(|| self.sampled_as(place)).clone();
@@ -261,6 +283,9 @@ impl Gathered {
                         grid: std::array::from_fn(|axis| i32s(batch, 8 + axis)[row]),
                         kind: 0,
                     });
+                    let bounds = worked.windows.entry((pids[row], windows[row]));
+                    let bounds = bounds.or_insert((starts[row], ends[row]));
+                    *bounds = (bounds.0.min(starts[row]), bounds.1.max(ends[row]));
                     let ns = ends[row].saturating_sub(starts[row]);
                     let add = |totals: &mut Totals| {
                         totals.count += 1;

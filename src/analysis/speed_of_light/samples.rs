@@ -37,6 +37,20 @@ impl Samples {
         let is_whole = |sample: &usize| self.values.iter().all(|values| values[*sample].is_finite());
         let mut order: Vec<usize> = (0..self.len()).filter(is_whole).collect();
         order.sort_by_key(|sample| self.starts[*sample]);
+        self.take(&order);
+    }
+
+    /// Leaves those that lie within one of these stretches of time, which are in order.
+    pub(super) fn keep_within(&mut self, known: &[(i64, i64)]) {
+        let is_known = |sample: &usize| {
+            let next = known.partition_point(|(start, _)| *start <= self.starts[*sample]);
+            next > 0 && self.ends[*sample] <= known[next - 1].1
+        };
+        let kept: Vec<usize> = (0..self.len()).filter(is_known).collect();
+        self.take(&kept);
+    }
+
+    fn take(&mut self, order: &[usize]) {
         let times = |of: &[i64]| order.iter().map(|sample| of[*sample]).collect();
         (self.starts, self.ends) = (times(&self.starts), times(&self.ends));
         for values in &mut self.values {
@@ -117,6 +131,8 @@ mod tests {
         assert_eq!(rows, [vec![(3, 0.4), (2, 0.6)]]);
         let mut whole = samples.clone();
         whole.tidy();
-        assert_eq!((whole.starts, whole.values), (vec![0, 20], vec![vec![1.0, 3.0]]));
+        assert_eq!((&whole.starts, &whole.values), (&vec![0, 20], &vec![vec![1.0, 3.0]]));
+        whole.keep_within(&[(-5, 9), (15, 30)]);
+        assert_eq!((whole.starts, whole.ends), (vec![20], vec![30]));
     }
 }
