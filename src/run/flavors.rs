@@ -87,8 +87,8 @@ const VLLM: Flavor = Flavor {
         ("ncu_section", "SpeedOfLight"),
         ("ncu_profile_from_start", "off"),
         ("ncu_target_processes", "all"),
-        // A decode step of 32 layers with up to 16 kernels each.
-        ("ncu_launch_count", "512"),
+        // Some ten layers of a step, in about a minute and a half.
+        ("ncu_launch_count", "128"),
     ],
     how_to_open: "in the script:   from colonel.profiling.vllm import profile_region\n\
                   \x20                with profile_region(llm): llm.generate(...)\n\
@@ -147,6 +147,6 @@ mod tests {
         assert_eq!(ncu.sections, ["SpeedOfLight"]);
         assert_eq!(ncu.profile_from_start, Some(false));
         assert_eq!(ncu.target_processes, Some(NcuTargets::All));
-        assert_eq!(ncu.launch_count, Some(512));
+        assert_eq!(ncu.launch_count, Some(128));
     }
 }

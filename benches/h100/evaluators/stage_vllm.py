@@ -48,8 +48,8 @@ RUNS = {
     "ncu_application": ncu(
         "--ncu-replay-mode", "application", "--ncu-section", "LaunchStats", "--ncu-launch-count", "20", seconds=200
     ),
-    # The flavor as it is: 512 launches, 0.6 s each.
-    "ncu_default_bound": ncu(seconds=480),
+    # The flavor as it is: 128 launches, 0.6 s each.
+    "ncu_default_bound": ncu(seconds=240),
 }
 # In the order of what matters most, should the time not be enough for all.
 ORDER = [

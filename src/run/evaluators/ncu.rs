@@ -428,7 +428,7 @@ mod tests {
     #[test]
     fn settings_become_options() {
         assert_eq!(options(Gate::Process, &[]), "…");
-        insta::assert_snapshot!(options(Gate::Profiler, Flavor::named("vllm").unwrap().knobs), @"… --section=SpeedOfLight --metrics=gpu__time_duration.sum,launch__registers_per_thread,launch__shared_mem_per_block_static,launch__shared_mem_per_block_dynamic --profile-from-start=off --target-processes=all --launch-count=512");
+        insta::assert_snapshot!(options(Gate::Profiler, Flavor::named("vllm").unwrap().knobs), @"… --section=SpeedOfLight --metrics=gpu__time_duration.sum,launch__registers_per_thread,launch__shared_mem_per_block_static,launch__shared_mem_per_block_dynamic --profile-from-start=off --target-processes=all --launch-count=128");
         let set = [
             ("ncu_set", "full"),
             ("ncu_replay_mode", "application"),
