@@ -97,6 +97,17 @@ impl Guest {
         }
     }
 
+    /// The same of a problem whose message says how often it came: the newest stays. Told as the process file is written.
+    pub(crate) fn count_problem(&self, code: &str, message: String) {
+        let mut problems = lock(&self.problems);
+        if let Some(told) = problems.iter_mut().find(|problem| problem.code == code) {
+            told.message = message;
+            return;
+        }
+        drop(problems);
+        self.problem(code, message);
+    }
+
     /// What could not be had so far.
     pub(crate) fn problems(&self) -> Vec<Problem> {
         lock(&self.problems).clone()
@@ -115,5 +126,32 @@ impl Guest {
     /// Rows sealed so far, all tables.
     pub(crate) fn rows(&self) -> u64 {
         lock(&self.sealed).values().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+    use crate::schema::env;
+
+    #[test]
+    fn a_problem_is_told_once_and_one_that_counts_with_its_newest_count() {
+        let config = Config::parse(|name| (name == env::SESSION).then(|| OsString::from("/nowhere")));
+        let guest = Guest::new(config.unwrap(), Identity::of_this_process(), Wake::new().unwrap());
+        for number in 1..=3 {
+            guest.problem("once", format!("{number}"));
+            guest.count_problem("counted", format!("{number} calls"));
+        }
+        let told = guest
+            .problems()
+            .into_iter()
+            .map(|problem| (problem.code, problem.message));
+        let expected = [("once", "1"), ("counted", "3 calls")];
+        assert_eq!(
+            told.collect::<Vec<_>>(),
+            expected.map(|(code, message)| (code.to_owned(), message.to_owned()))
+        );
     }
 }

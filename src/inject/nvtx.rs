@@ -200,7 +200,7 @@ pub(crate) fn tell_problems(guest: &Guest) {
     }
     let left = calls::left_to_tool();
     if left > 0 {
-        guest.problem(
+        guest.count_problem(
             "nvtx_chain_crowded",
             format!(
                 "{left} NVTX functions of this process's libraries were left to the other tool of \
@@ -210,14 +210,14 @@ pub(crate) fn tell_problems(guest: &Guest) {
     }
     let cut = text::cut();
     if cut > 0 {
-        guest.problem(
+        guest.count_problem(
             "nvtx_names_cut",
             format!("{cut} names of NVTX ranges, domains or strings were cut: they had more than 4096 bytes"),
         );
     }
     let refused = registry::refused();
     if refused > 0 {
-        guest.problem(
+        guest.count_problem(
             "nvtx_too_many_names",
             format!(
                 "{refused} NVTX domains, strings or categories could not be registered beside the many others; ranges \

@@ -5,13 +5,16 @@
 //! that they stand for those of either.
 
 use std::ffi::{CStr, c_void};
+use std::ops::Range;
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use libloading::os::unix::Library;
 
+mod last_caller;
 mod objects;
 
 use crate::inject::guest::Guest;
+use crate::inject::preload::last_caller::LastCaller;
 use crate::inject::preload::objects::Object;
 
 type Function = unsafe extern "C" fn() -> u32;
@@ -33,8 +36,9 @@ pub(crate) struct Shadowed {
     name: &'static CStr,
     /// How the names of the libraries begin that may have it.
     library: &'static str,
-    /// The only real one that there is, and how many objects had been loaded then.
+    /// The only real one that there is, where its library lies, and how many objects had been loaded then.
     real: AtomicPtr<c_void>,
+    library_at: AtomicUsize,
     loads: AtomicU64,
     /// The real one of each runtime, where there are several.
     reals: [Real; MAX_RUNTIMES],
@@ -70,6 +74,7 @@ impl Shadowed {
             name,
             library,
             real: AtomicPtr::new(std::ptr::null_mut()),
+            library_at: AtomicUsize::new(0),
             loads: AtomicU64::new(0),
             reals,
         }
@@ -99,41 +104,79 @@ impl Shadowed {
     }
 
     /// The real one; null if there is none. Of several runtimes, that of the caller.
+    ///
+    /// Once it is known, no look-up by name is made, which would allocate and wait for the loader.
     pub(crate) fn address(&self) -> *mut c_void {
         // There is one driver only, whatever comes.
         let loads = if self.library == RUNTIME { objects::loads() } else { 1 };
         if self.loads.load(Ordering::Acquire) == loads {
             return self.real.load(Ordering::Acquire);
         }
-        let found = objects::named(self.library);
-        if let [_, _, ..] = found.as_slice()
-            && self.library == RUNTIME
-        {
-            return meant(&found).map_or(std::ptr::null_mut(), |runtime| self.in_runtime(runtime));
+        if let Some(real) = self.of_last_caller(loads) {
+            return real;
         }
-        let real = found
-            .iter()
-            .map(|library| self.find(library))
-            .find(|real| !real.is_null());
-        let Some(real) = real else { return std::ptr::null_mut() };
+        let known = self.library_at.load(Ordering::Acquire);
+        if known != 0 && objects::only(self.library) == Some(known) {
+            self.loads.store(loads, Ordering::Release);
+            return self.real.load(Ordering::Acquire);
+        }
+        let found = objects::named(self.library);
+        if self.library == RUNTIME && found.len() > 1 {
+            return self.of_caller(&found, loads);
+        }
+        let mut reals = found.iter().map(|library| (library, self.find(library)));
+        let Some((library, real)) = reals.find(|(_, real)| !real.is_null()) else {
+            return std::ptr::null_mut();
+        };
         self.real.store(real, Ordering::Release);
+        self.library_at.store(library.base, Ordering::Release);
         self.loads.store(loads, Ordering::Release);
         real
     }
 
-    fn in_runtime(&self, runtime: &Object) -> *mut c_void {
-        let place = self.reals.iter().find(|real| {
+    /// That of the object which made this thread's last call, where it makes this one, too.
+    fn of_last_caller(&self, loads: u64) -> Option<*mut c_void> {
+        let last = last_caller::get().filter(|last| last.loads == loads && self.library == RUNTIME)?;
+        let caller = objects::caller(&own()?)?;
+        let real = self.known_in(last.runtime).filter(|_| last.holds(loads, caller))?;
+        count_undecided(last.is_linked);
+        Some(real)
+    }
+
+    /// That of the runtime which the calling object was linked against; of the first one, if it was linked against none.
+    fn of_caller(&self, runtimes: &[Object], loads: u64) -> *mut c_void {
+        let caller = own().and_then(|own| objects::caller(&own));
+        let linked = caller.and_then(|caller| linked(runtimes, caller));
+        count_undecided(linked.is_some());
+        let Some(runtime) = linked.or(runtimes.first()) else {
+            return std::ptr::null_mut();
+        };
+        if let Some(object) = caller.and_then(objects::around) {
+            last_caller::set(LastCaller::new(loads, object, runtime.base, linked.is_some()));
+        }
+        self.in_runtime(runtime)
+    }
+
+    fn place_of(&self, runtime: usize) -> Option<&Real> {
+        self.reals.iter().find(|real| {
             let taken = real
                 .runtime
-                .compare_exchange(0, runtime.base(), Ordering::AcqRel, Ordering::Acquire);
-            taken.is_ok() || taken == Err(runtime.base())
-        });
-        let known = place.map_or(std::ptr::null_mut(), |real| real.address.load(Ordering::Acquire));
-        if !known.is_null() {
+                .compare_exchange(0, runtime, Ordering::AcqRel, Ordering::Acquire);
+            taken.is_ok() || taken == Err(runtime)
+        })
+    }
+
+    fn known_in(&self, runtime: usize) -> Option<*mut c_void> {
+        let known = self.place_of(runtime)?.address.load(Ordering::Acquire);
+        (!known.is_null()).then_some(known)
+    }
+
+    fn in_runtime(&self, runtime: &Object) -> *mut c_void {
+        if let Some(known) = self.known_in(runtime.base) {
             return known;
         }
         let found = self.find(runtime);
-        if let Some(real) = place {
+        if let Some(real) = self.place_of(runtime.base) {
             real.address.store(found, Ordering::Release);
         }
         found
@@ -150,25 +193,31 @@ impl Shadowed {
     }
 }
 
-/// The runtime that a caller means: the one that the object from which the call came was linked against, as the loader
-/// would have it. The first one, if it was linked against none of them.
-fn meant(runtimes: &[Object]) -> Option<&Object> {
-    let objects = objects::all();
-    let object_at = |address: usize| objects.iter().find(|object| object.holds(address));
-    let needed = object_at(meant as *const () as usize)
-        .and_then(objects::caller)
-        .and_then(object_at)
-        .map_or_else(Vec::new, Object::needed);
+/// Where this library lies, which is never unloaded.
+fn own() -> Option<Range<usize>> {
+    static OWN: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
+    let [begin, end] = &OWN;
+    if end.load(Ordering::Acquire) == 0 {
+        let found = objects::around(own as *const () as usize)?;
+        begin.store(found.start, Ordering::Release);
+        end.store(found.end, Ordering::Release);
+    }
+    Some(begin.load(Ordering::Acquire)..end.load(Ordering::Acquire))
+}
+
+fn count_undecided(is_linked: bool) {
+    UNDECIDED.fetch_add(u64::from(!is_linked), Ordering::Relaxed);
+}
+
+/// The runtime that the object in which a caller lies was linked against, as the loader would have it.
+fn linked(runtimes: &[Object], caller: usize) -> Option<&Object> {
+    let needed = objects::needed_by(caller);
     let is_needed = |runtime: &&Object| {
-        let soname = runtime.soname();
         needed
             .iter()
-            .any(|name| Some(name) == soname.as_ref() || name == runtime.file_name())
+            .any(|name| Some(name) == runtime.soname.as_ref() || name == runtime.file_name())
     };
-    runtimes.iter().find(is_needed).or_else(|| {
-        UNDECIDED.fetch_add(1, Ordering::Relaxed);
-        runtimes.first()
-    })
+    runtimes.iter().find(is_needed)
 }
 
 /// Calls of which it was not clear where they belong.
@@ -179,7 +228,7 @@ pub(crate) fn tell_problems(guest: &Guest) {
             .into_iter()
             .map(|runtime| runtime.path)
             .collect();
-        guest.problem(
+        guest.count_problem(
             "several_cuda_runtimes",
             format!(
                 "this process has several CUDA runtimes ({}), and {calls} calls came from code that was linked against \

@@ -79,7 +79,7 @@ fn parse_stat(stat: &[u8]) -> Option<(u32, u64)> {
 pub(crate) fn write(guest: &Guest, control: Option<&Path>, ended_ns: Option<i64>) -> io::Result<()> {
     let panics = guard::panics();
     if panics > 0 {
-        guest.problem(
+        guest.count_problem(
             "bug",
             format!("colonel's own code failed {panics} times in this process; please report it"),
         );

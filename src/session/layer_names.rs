@@ -5,8 +5,17 @@ use std::collections::BTreeMap;
 
 /// Beginnings of words that say that layers are a tower's: beside a language model those of images or sound.
 const TOWERS: [&str; 4] = ["vision", "visual", "audio", "image"];
-/// And a draft model's.
-const DRAFTS: [&str; 6] = ["draft", "propose", "assistant", "eagle", "medusa", "mtp"];
+/// Words that say that they are a draft model's.
+const DRAFTS: [&str; 8] = [
+    "draft",
+    "drafter",
+    "propose",
+    "proposer",
+    "assistant",
+    "eagle",
+    "medusa",
+    "mtp",
+];
 /// In front of the word, they say how many layers there are.
 const COUNTS: [&str; 6] = ["n", "nr", "num", "number", "total", "max"];
 
@@ -105,7 +114,20 @@ impl Stacks {
 
 /// Whether a layer that keeps its name is of a draft model: it runs behind the model's own.
 pub(crate) fn is_draft(name: &str) -> bool {
-    words(name).any(|word| begins_with(word, &DRAFTS))
+    words(name).any(says_draft)
+}
+
+/// The same as a pattern of DuckDB's.
+pub(crate) fn draft_pattern() -> String {
+    format!("(^|[^[:alnum:]])(?i:{})([^a-z]|$)", DRAFTS.join("|"))
+}
+
+/// Whether a word is one of these, perhaps with more in it: `EagleProposer` and `eagle3`, but not `proposed`.
+fn says_draft(word: &str) -> bool {
+    DRAFTS.iter().any(|draft| {
+        let goes_on = word.get(draft.len()..).filter(|_| begins_with(word, &[draft]));
+        goes_on.is_some_and(|behind| !behind.starts_with(|c: char| c.is_ascii_lowercase()))
+    })
 }
 
 /// Where numbers are in a text.
@@ -144,7 +166,7 @@ fn counts_layers(prefix: &str, word: &str, separator: Option<char>) -> bool {
 /// `image generation`, only a draft is believed.
 fn role(text: &str, is_around: bool) -> Option<(Role, &str)> {
     let is_phrase = is_around && text.contains(' ');
-    let is_beside = |word: &&str| begins_with(word, &DRAFTS) || !is_phrase && begins_with(word, &TOWERS);
+    let is_beside = |word: &&str| says_draft(word) || !is_phrase && begins_with(word, &TOWERS);
     let coder = |word| match () {
         () if is_phrase => None,
         () if begins_with(word, &["encoder"]) => Some((Role::Encoder, word)),
@@ -316,6 +338,17 @@ mod tests {
         assert_eq!(called(&["visual.blocks.4"]), ["visual.blocks.4"]);
         assert_eq!(called(&["draft/layer 4"]), ["draft/layer 4"]);
         assert!(is_draft("draft/layer 4") && !is_draft("visual.blocks.4"));
+        for draft in [
+            "EagleProposer/layer 4",
+            "eagle3.layers.4",
+            "MTPLayer.layers.4",
+            "the drafter/layer 4",
+        ] {
+            assert!(called(&[draft])[0] != "4" && is_draft(draft), "{draft}");
+        }
+        for other in ["proposed change/layer 4", "drafts/layer 4", "assistants.layers.4"] {
+            assert!(called(&[other])[0] == "4" && !is_draft(other), "{other}");
+        }
     }
     proptest! {
         #[test]

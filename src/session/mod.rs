@@ -40,6 +40,7 @@ pub use dir::{DEFAULT_SESSIONS_DIR, SessionsDir};
 pub use error::SessionError;
 pub use files::{parse_process as process_id_of, process_name as process_name_of};
 pub use find::{LATEST, Listed};
+pub(crate) use layer_names::draft_pattern;
 pub use layered::{BY_STRUCTURE, LayeredScan};
 pub use liveness::{is_alive, own_id, start_ticks};
 pub use model_part::is_before_layers;

@@ -95,6 +95,24 @@ fn a_call_reaches_the_runtime_that_its_caller_was_linked_against() {
 }
 
 #[test]
+fn a_call_whose_way_is_known_allocates_nothing() {
+    let mut setup = Setup::new([""; 0]).options("--gate profiler --trace nvtx");
+    let folder = setup.path().to_owned();
+    ["12", "13"].iter().for_each(|version| runtime(&folder, version));
+    let (program, place) = (folder.join("host"), format!("-L{}", folder.display()));
+    cc("allocations.c", &program, &[&place, "-l:libcudart.so.13"]);
+    setup.word(program);
+    for (name, version) in [("none.so", None), ("other.so", Some("12"))] {
+        setup.word(caller(&folder, name, version, &["-shared", "-fPIC", "-DPLUGIN"]));
+    }
+    let ended = setup.libraries(&folder).run().assert_code(0);
+    let said = ended.stdout();
+    let counts: Vec<&str> = said.lines().filter(|line| line.contains("allocations")).collect();
+    let expected = ["again", "after a dlopen", "with a second runtime"];
+    assert_eq!(counts, expected.map(|when| format!("0 allocations {when}")));
+}
+
+#[test]
 fn with_one_runtime_every_call_is_for_it() {
     assert_calls("--gate profiler", &[Some("13"), None], &["13"; 5]);
 }

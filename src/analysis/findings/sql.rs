@@ -1,5 +1,7 @@
 //! The SQL that rules share, for DuckDB over the tables of docs/schema.md.
 
+use crate::session::draft_pattern;
+
 /// `steps`, as `colonel show --by step` cuts them: a pass over the numbered layers, and the border to the next pass at the
 /// longest wait between both, behind parts that lie after the layers and not behind one that lies before them.
 const STEPS: &str = "\
@@ -50,10 +52,10 @@ with k as (
 /// Whether a named part lies before the layers, as `session::is_before_layers` says.
 const BEFORE: &str =
     "(regexp_matches(k.layer, '([0-9]|^(embed_tokens|word_embeddings|embeddings|embedding|wte))$', 'i')
-      and not regexp_matches(k.layer, '(^|[^a-z0-9])(draft|propose|assistant|eagle|medusa|mtp)', 'i'))";
+      and not regexp_matches(k.layer, '{DRAFT}'))";
 
 fn steps() -> String {
-    STEPS.replace("{BEFORE}", BEFORE)
+    STEPS.replace("{BEFORE}", BEFORE).replace("{DRAFT}", &draft_pattern())
 }
 
 /// A query over `steps`.
