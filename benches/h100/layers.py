@@ -3,7 +3,8 @@
 ranges    ranged.py --record under `colonel run --gate profiler --trace nvtx`: in each window the `nvtx_path` and the
           `launch_nvtx_path` of each kernel must be the known ones, in the known order
 cost      ranged.py --serve, unprofiled and armed with NVTX, side by side: the two take turns in an order drawn anew
-          every round; then two new ones. Ratios as in overhead.py
+          every round; then two new ones. Ratios as in overhead.py. Pairs of processes differ more than rounds do, so
+          that many short ones give the narrowest interval: --only cost --aims --set-seconds 10 --budget 560
 """
 
 import argparse
@@ -89,13 +90,15 @@ def ranges(colonel: Colonel) -> dict:
 class Pair:
     """One process a configuration."""
 
-    def __init__(self, colonel: Colonel, scratch: Path) -> None:
+    def __init__(self, colonel: Colonel, scratch: Path, modes: list[str], draw: random.Random) -> None:
+        self.modes = modes
         command = [sys.executable, str(HERE / "ranged.py"), "--serve"]
         self.sessions = colonel.sessions_dir()
         armed = colonel.command(self.sessions, NVTX, command)
+        lines = {"unprofiled": (command, {}), "armed": (armed, colonel.environment())}
         self.served = {
-            "unprofiled": Served([*overhead.pin(), *command], {}, scratch / "unprofiled.log"),
-            "armed": Served([*overhead.pin(), *armed], colonel.environment(), scratch / "armed.log"),
+            config: Served([*overhead.pin(), *lines[config][0]], lines[config][1], scratch / f"{config}.log")
+            for config in draw.sample(CONFIGS, len(CONFIGS))
         }
 
     def __enter__(self) -> "Pair":
@@ -109,9 +112,9 @@ class Pair:
 
     def round(self, draw: random.Random) -> list[dict]:
         blocks = []
-        for mode, steps in STEPS.items():
+        for mode in self.modes:
             for config in draw.sample(CONFIGS, len(CONFIGS)):
-                us = self.served[config].ask(f"{mode}:{steps}")["us"]
+                us = self.served[config].ask(f"{mode}:{STEPS[mode]}")["us"]
                 blocks.append({"config": config, "kind": "idle", "mode": mode, "step_us": us})
         return blocks
 
@@ -122,16 +125,18 @@ class Pair:
         return {"codes": codes, "attached": attached, "clocks": gpu_state()}
 
 
-def summary(sets: list[list[list[dict]]]) -> dict:
+def summary(sets: list[list[list[dict]]], modes: list[str]) -> dict:
     blocks = [block for rounds in sets for blocks in rounds for block in blocks]
     result = {}
-    for mode in STEPS:
+    for mode in modes:
         medians = {
             config: statistics.median(b["step_us"] for b in blocks if (b["mode"], b["config"]) == (mode, config))
             for config in CONFIGS
         }
         found = overhead.ratio(sets, ("armed", "idle"), ("unprofiled", "idle"), mode, 2000)
         aim = AIMS.get(mode)
+        if found:
+            found["give_or_take"] = round((found["high"] - found["low"]) / 2, 5)
         result[mode] = {
             "us": {config: round(value, 4) for config, value in medians.items()},
             "armed / unprofiled": (found or {}) | ({"aim": aim, "met": found["ratio"] <= aim} if aim and found else {}),
@@ -139,7 +144,7 @@ def summary(sets: list[list[list[dict]]]) -> dict:
     return result
 
 
-def cost(colonel: Colonel, scratch: Path, seconds: float, set_seconds: float) -> dict:
+def cost(colonel: Colonel, scratch: Path, seconds: float, set_seconds: float, modes: list[str]) -> dict:
     begin, longest = time.monotonic(), 0.0
     sets: list[list[list[dict]]] = []
     outcomes = []
@@ -147,7 +152,7 @@ def cost(colonel: Colonel, scratch: Path, seconds: float, set_seconds: float) ->
     while not sets or time.monotonic() - begin + longest < seconds:
         started = time.monotonic()
         rounds: list[list[dict]] = []
-        with Pair(colonel, scratch) as pair:
+        with Pair(colonel, scratch, modes, draw) as pair:
             pair.round(draw)  # thrown away
             until = time.monotonic() + set_seconds
             while time.monotonic() < until:
@@ -155,7 +160,7 @@ def cost(colonel: Colonel, scratch: Path, seconds: float, set_seconds: float) ->
             outcomes.append(pair.finish())
         sets.append(rounds)
         longest = max(longest, time.monotonic() - started)
-    found = summary(sets)
+    found = summary(sets, modes)
     met = [mode["armed / unprofiled"].get("met", True) for mode in found.values()]
     armed = all(outcome["attached"] == [None] for outcome in outcomes)
     ended = all(code == 0 for outcome in outcomes for code in outcome["codes"].values())
@@ -164,7 +169,7 @@ def cost(colonel: Colonel, scratch: Path, seconds: float, set_seconds: float) ->
     return {
         "ok": all(met) and armed and ended,
         "no_call_of_cupti": armed,
-        "block_steps": STEPS,
+        "block_steps": {mode: STEPS[mode] for mode in modes},
         "pinned": overhead.pin(),
         "rounds": [len(rounds) for rounds in sets],
         "modes": found,
@@ -182,6 +187,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=145, help="seconds")
     parser.add_argument("--only", choices=["ranges", "cost"], help="one of the two steps")
     parser.add_argument("--set-seconds", type=float, default=25, help="how long two processes take turns")
+    parser.add_argument("--aims", action="store_true", help="cost: only what has an aim")
     arguments = parser.parse_args()
     environment = json.loads((arguments.build / "environment.json").read_text())
     results = Results(arguments.out / "layers.json", environment, arguments.budget, arguments.root)
@@ -191,7 +197,8 @@ def main() -> None:
         if arguments.only != "cost":
             results.step("ranges", lambda: ranges(colonel))
         if arguments.only != "ranges":
-            results.step("cost", lambda: cost(colonel, scratch, results.left() - 10, arguments.set_seconds))
+            modes = list(AIMS if arguments.aims else STEPS)
+            results.step("cost", lambda: cost(colonel, scratch, results.left() - 10, arguments.set_seconds, modes))
 
 
 if __name__ == "__main__":
