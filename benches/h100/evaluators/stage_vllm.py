@@ -29,6 +29,7 @@ def ncu(*options: str, **more) -> Case:
 # Of one prompt, the prefill is one step of some 310 launches, and each further step one graph among 20 others: the 24
 # launches after the 400th have a graph.
 ONE_PROMPT = ("--num-prompts", "1")
+IN_A_GRAPH = ("--ncu-launch-skip", "700", "--ncu-launch-count", "64")
 BY_GRAPH = ("--ncu-graph-profiling", "graph")
 RUNS = {
     "cupti": Case(),
@@ -43,7 +44,9 @@ RUNS = {
     "ncu_graph_by_name": ncu(
         *BY_GRAPH, "--ncu-kernel", "graph", "--ncu-launch-count", "3", demo=ONE_PROMPT, expected="graph"
     ),
-    "ncu_warm_and_free": ncu("--ncu-launch-count", "64", "--ncu-cache-control", "none", "--ncu-clock-control", "none"),
+    # Of four prompts, the first graph is launch 637 of the window, of 290 kernels: all 64 are of graphs.
+    "ncu_decode": ncu(*IN_A_GRAPH),
+    "ncu_warm_and_free": ncu(*IN_A_GRAPH, "--ncu-cache-control", "none", "--ncu-clock-control", "none"),
     # Each pass is a start of vLLM: as few as there can be, so a section that needs none.
     "ncu_application": ncu(
         "--ncu-replay-mode", "application", "--ncu-section", "LaunchStats", "--ncu-launch-count", "20", seconds=200
@@ -59,6 +62,7 @@ ORDER = [
     ("cupti", "eager"),
     ("nsys", "eager"),
     ("ncu", "eager"),
+    ("ncu_decode", "graphs"),
     ("ncu_graph", "graphs"),
     ("nsys_graph", "graphs"),
     ("ncu_warm_and_free", "graphs"),
