@@ -125,8 +125,8 @@ fn findings_in_words() {
     assert!(text.contains("# Bottlenecks of session 5e27fc0e"), "{text}");
     assert_eq!(
         text.matches("```sql").count(),
-        14,
-        "12 rules, two of them for both ranks: {text}"
+        16,
+        "14 rules, two of them for both ranks: {text}"
     );
 }
 
@@ -160,7 +160,7 @@ fn the_page_has_its_parts_and_foreign_text_is_no_markup() {
         !text.contains("src=") && !text.contains("href="),
         "the page loads something: {text}"
     );
-    assert_eq!(text.matches("class=\"finding ").count(), 14);
+    assert_eq!(text.matches("class=\"finding ").count(), 16);
     let data = page
         .split_once("type=\"application/json\">")
         .unwrap()
@@ -258,7 +258,7 @@ fn a_session_without_kernels_says_why() {
     assert!(!page.contains("id=\"timeline\""));
     let text = sessions.words(&["analyze"]);
     assert!(
-        text.contains("no findings: 12 rules looked at 0 kernels and 0 steps"),
+        text.contains("no findings: 14 rules looked at 0 kernels and 0 steps"),
         "{text}"
     );
 }

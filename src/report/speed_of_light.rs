@@ -125,7 +125,7 @@ fn legend(device: &DeviceSpeed, level: f64) -> String {
     let occurs = |trust: Trust| figures().any(|figure| figure.figure.trust == trust);
     let mut text = format!("± is half of the {:.0} % interval", level * 100.0);
     for (trust, meaning) in [
-        (Trust::Fair, "~: more than 3 points to either side"),
+        (Trust::Fair, "~: more than 4 points to either side"),
         (Trust::FewSamples, "few: too little of its time was sampled"),
         (
             Trust::Inseparable,

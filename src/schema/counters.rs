@@ -61,7 +61,7 @@ metrics! {
         "sm__pipe_tensor_cycles_active_realtime.avg.pct_of_peak_sustained_elapsed",
         "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_elapsed",
     ];
-    SM_THROUGHPUT = "sm_throughput", "%", "sm", 110, "Streaming multiprocessors, busiest of their parts.", [
+    SM_THROUGHPUT = "sm_throughput", "%", "sm", 180, "Streaming multiprocessors, busiest of their parts.", [
         "TriageCompute.sm__throughput.avg.pct_of_peak_sustained_elapsed",
         "sm__throughput.avg.pct_of_peak_sustained_elapsed",
     ];
@@ -83,11 +83,11 @@ metrics! {
         "FE_B.TriageCompute.gr__cycles_active.avg.pct_of_peak_sustained_elapsed",
         "gr__cycles_active.avg.pct_of_peak_sustained_elapsed",
     ];
-    L2_THROUGHPUT = "l2_throughput", "%", "l2", 25, "L2 cache, busiest of its parts.", [
+    L2_THROUGHPUT = "l2_throughput", "%", "l2", 35, "L2 cache, busiest of its parts.", [
         "LTS.TriageCompute.lts__throughput.avg.pct_of_peak_sustained_elapsed",
         "lts__throughput.avg.pct_of_peak_sustained_elapsed",
     ];
-    L2_HIT_RATE = "l2_hit_rate", "%", "l2", 25, "Sectors found in the L2 cache.", [
+    L2_HIT_RATE = "l2_hit_rate", "%", "l2", 35, "Sectors found in the L2 cache.", [
         "LTS.TriageCompute.lts__average_t_sector_hit_rate_realtime.pct",
         "lts__average_t_sector_hit_rate_realtime.pct",
     ];
@@ -249,8 +249,11 @@ mod tests {
     #[test]
     fn the_interval_is_one_that_keeps_up() {
         let us = |text: &str| interval(&wanted(text).0).as_micros();
-        assert_eq!(["default", "memory", "compute", "dram"].map(us), [100; 4]);
-        assert_eq!([us("sm_throughput"), us("full"), us("")], [200, 800, 100]);
+        assert_eq!(["default", "compute", "dram", "l2"].map(us), [100; 4]);
+        assert_eq!(
+            [us("memory"), us("sm_throughput"), us("full"), us("")],
+            [200, 400, 800, 100]
+        );
         assert_eq!(us("default,idc__requests.sum,lts__t_sectors.sum"), 200);
     }
 

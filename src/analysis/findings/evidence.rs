@@ -8,6 +8,7 @@ use arrow_array::cast::AsArray as _;
 use rustc_hash::FxHashMap;
 
 use crate::analysis::columns::{i64s, texts, u32s};
+use crate::analysis::findings::bounds::CountersSeen;
 use crate::analysis::findings::finding::AffectedKernel;
 use crate::analysis::findings::passage::{COLUMNS, KernelSeen, Passage};
 use crate::analysis::findings::rules::{below_one_wave, idle_gaps, rank_skew, tail_effect, tiny_kernels};
@@ -89,6 +90,7 @@ pub struct Evidence {
     /// Steps in order of start, device by device.
     pub steps: Vec<Step>,
     pub(crate) in_loop: BTreeMap<u32, InLoop>,
+    pub(crate) counters: CountersSeen,
     /// What was found broken while reading.
     pub problems: Vec<Problem>,
 }
@@ -103,6 +105,7 @@ impl Evidence {
         let (scans, problems) = session.layered_kernels(&COLUMNS)?;
         let mut evidence = Self {
             passage: Passage::new(session.devices()?),
+            counters: CountersSeen::of(session, selection)?,
             problems,
             ..Self::default()
         };

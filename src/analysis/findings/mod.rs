@@ -4,6 +4,7 @@
 //! threshold that says why. No finding without a number, and each number is what its SQL gives over the tables of
 //! docs/schema.md (tests/python/test_findings.py runs them all).
 
+mod bounds;
 mod evidence;
 mod finding;
 mod passage;

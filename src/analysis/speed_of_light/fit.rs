@@ -247,8 +247,7 @@ impl Fit {
         for metric in 0..metrics {
             figures.set_column(metric, &normal.bounded(metric, problem.most[metric])?);
         }
-        // Half a sample's length would blur what the slope is to tell.
-        let step = (offset_sd_ns as i64).clamp(100, 2_000);
+        let step = (offset_sd_ns as i64).max(100);
         let at = |offset: i64| {
             let normal = problem.normal(offset);
             normal.free(&normal.inverse())

@@ -1,6 +1,6 @@
 //! What a session has of a device: samples of its counters, and the kernels and copies that ran on it meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Float64Type, UInt64Type};
@@ -74,6 +74,8 @@ pub(super) struct Worked {
     pub(super) names: BTreeMap<u32, BTreeMap<u32, Totals>>,
     /// By layer, then unit.
     pub(super) layers: BTreeMap<u32, BTreeMap<u32, Totals>>,
+    /// Whose kernels these are: what each process calls this GPU.
+    pub(super) places: BTreeSet<Place>,
     /// Start of the first kernel of each window of each process, and end of the last.
     windows: BTreeMap<(u32, u32), (i64, i64)>,
 }
@@ -273,10 +275,11 @@ impl Gathered {
             let (starts, ends) = (i64s(batch, 0), i64s(batch, 1));
             let (pids, devices, windows) = (u32s(batch, 2), u32s(batch, 3), u32s(batch, 4));
             for row in 0..batch.num_rows() {
-                let place = (pids[row], devices[row]);
-                let of = places.entry(place).or_insert_with(|| self.sampled_as(place)).clone();
+                let own = (pids[row], devices[row]);
+                let of = places.entry(own).or_insert_with(|| self.sampled_as(own)).clone();
                 for place in of {
                     let worked = self.worked.entry(place).or_default();
+                    worked.places.insert(own);
                     let name = names[row];
                     let unit = worked.unit(Unit {
                         name: Some(name),

@@ -119,6 +119,8 @@ pub struct DeviceSpeed {
     pub pid: u32,
     /// CUDA ordinal in it.
     pub device_id: u32,
+    /// Processes whose kernels these are, each with what it calls this GPU.
+    pub processes: Vec<(u32, u32)>,
     /// Product name.
     pub name: Option<String>,
     /// What it can do at most.
@@ -170,6 +172,7 @@ impl SpeedOfLight {
                     .map(|metric| (metric.unit == "%").then_some(100.0))
                     .collect(),
             };
+            let processes = worked.places.iter().copied().collect();
             let Some(estimate) = Estimate::new(input) else { continue };
             let known = gathered.devices.get(&(pid, device_id)).cloned().unwrap_or_default();
             let (offset_ns, offset_sd_ns) = (estimate.offset.ns, estimate.offset.sd_ns);
@@ -193,6 +196,7 @@ impl SpeedOfLight {
             devices.push(DeviceSpeed {
                 pid,
                 device_id,
+                processes,
                 samples,
                 sample_ns,
                 offset_ns,

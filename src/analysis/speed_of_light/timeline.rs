@@ -19,16 +19,46 @@ pub(super) struct Stretch {
 }
 
 /// An unknown of the fit.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Column {
     /// Nothing ran.
     Idle,
     /// What ran too rarely to be told apart.
     Rest,
-    /// A unit that ran alone.
-    Alone(u32),
+    /// A part of a unit's runs, while it ran alone.
+    Alone(u32, u32),
     /// Several at once: what they did together is no sum of what each does alone.
     Together(Box<[u32]>),
+}
+
+/// A kernel is not the same from its start to its end: it fills the GPU, and its last blocks leave it half empty. So its runs
+/// are cut into parts of about this length, each an unknown of its own, as many as these at most.
+const PART_NS: i64 = 4_000;
+const MOST_PARTS: i64 = 12;
+
+/// Parts that each unit's runs are cut into: longer ones where there would be more in all than `most`, or less than `least_ns`
+/// of time in each.
+fn parts(runs: &[Run], units: usize, most: usize, least_ns: i64) -> Vec<u32> {
+    let mut totals = vec![(0_i64, 0_i64); units];
+    for run in runs {
+        let (count, ns) = &mut totals[run.unit as usize];
+        (*count, *ns) = (*count + 1, ns.saturating_add(run.end - run.start));
+    }
+    let of_length = |length: i64| -> Vec<u32> {
+        let of_unit = |&(count, ns): &(i64, i64)| {
+            let parts = (ns / count.max(1) / length + 1).min(ns / least_ns.max(1));
+            parts.clamp(1, MOST_PARTS) as u32
+        };
+        totals.iter().map(of_unit).collect()
+    };
+    let mut length = PART_NS;
+    loop {
+        let parts = of_length(length);
+        if parts.iter().sum::<u32>() as usize <= most || parts.iter().all(|parts| *parts == 1) {
+            return parts;
+        }
+        length *= 2;
+    }
 }
 
 /// Column of [`Column::Idle`], and of [`Column::Rest`].
@@ -40,6 +70,8 @@ const REST: u32 = 1;
 pub(super) struct Timeline {
     pub(super) stretches: Vec<Stretch>,
     pub(super) columns: Vec<Column>,
+    /// Parts of each unit.
+    pub(super) parts: Vec<u32>,
     /// Time of each unit, and that of it in which nothing else ran.
     pub(super) busy_ns: Vec<i64>,
     pub(super) alone_ns: Vec<i64>,
@@ -53,18 +85,30 @@ impl Timeline {
         let mut timeline = Self {
             busy_ns: vec![0; units],
             alone_ns: vec![0; units],
+            parts: parts(&runs, units, most, least_ns),
             ..Self::default()
         };
         sweep(&runs, |start, end, active| {
-            let length = end - start;
-            for unit in active {
-                timeline.busy_ns[*unit as usize] += length;
+            for run in active {
+                timeline.busy_ns[run.unit as usize] += end - start;
             }
-            if let [unit] = active {
-                timeline.alone_ns[*unit as usize] += length;
+            let [alone] = active else {
+                let mut units: Vec<u32> = active.iter().map(|run| run.unit).collect();
+                units.sort_unstable();
+                let column = states.add(Column::Together(units.into()), end - start);
+                timeline.stretches.push(Stretch { start, end, column });
+                return;
+            };
+            timeline.alone_ns[alone.unit as usize] += end - start;
+            let parts = i64::from(timeline.parts[alone.unit as usize]);
+            for part in 0..parts {
+                let border = |part: i64| alone.start + (alone.end - alone.start) * part / parts;
+                let (start, end) = (border(part).max(start), border(part + 1).min(end));
+                if end > start {
+                    let column = states.add(Column::Alone(alone.unit, part as u32), end - start);
+                    timeline.stretches.push(Stretch { start, end, column });
+                }
             }
-            let column = states.add(active, length);
-            timeline.stretches.push(Stretch { start, end, column });
         });
         let column_of = states.columns(most, least_ns, &mut timeline.columns);
         for stretch in &mut timeline.stretches {
@@ -74,19 +118,19 @@ impl Timeline {
     }
 }
 
-/// Sets of units that ran at the same time.
+/// What ran at the same time, with how long.
 #[derive(Debug, Default)]
 struct States {
-    numbers: FxHashMap<Box<[u32]>, u32>,
+    numbers: FxHashMap<Column, u32>,
     time_ns: Vec<i64>,
 }
 
-/// Sets that are told apart while time is added up; others count for the rest.
+/// States that are told apart while time is added up; others count for the rest.
 const MOST_STATES: usize = 50_000;
 
 impl States {
-    fn add(&mut self, active: &[u32], length: i64) -> u32 {
-        if let Some(&number) = self.numbers.get(active) {
+    fn add(&mut self, state: Column, length: i64) -> u32 {
+        if let Some(&number) = self.numbers.get(&state) {
             self.time_ns[number as usize] += length;
             return number;
         }
@@ -94,7 +138,7 @@ impl States {
             return u32::MAX;
         }
         let number = u32::try_from(self.time_ns.len()).unwrap_or(u32::MAX);
-        self.numbers.insert(active.into(), number);
+        self.numbers.insert(state, number);
         self.time_ns.push(length);
         number
     }
@@ -102,36 +146,29 @@ impl States {
     /// Fills the columns, and gives that of each state.
     fn columns(self, most: usize, least_ns: i64, columns: &mut Vec<Column>) -> Vec<u32> {
         let mut column_of = vec![REST; self.time_ns.len()];
-        let mut states: Vec<(Box<[u32]>, u32)> = self.numbers.into_iter().collect();
+        let mut states: Vec<(Column, u32)> = self.numbers.into_iter().collect();
         states.sort_by_key(|(_, number)| (std::cmp::Reverse(self.time_ns[*number as usize]), *number));
         columns.extend([Column::Idle, Column::Rest]);
-        for (units, number) in states.into_iter().take(most) {
+        for (state, number) in states.into_iter().take(most) {
             if self.time_ns[number as usize] < least_ns {
                 break;
             }
             column_of[number as usize] = u32::try_from(columns.len()).unwrap_or(REST);
-            columns.push(match &units[..] {
-                [unit] => Column::Alone(*unit),
-                _ => Column::Together(units),
-            });
+            columns.push(state);
         }
         column_of
     }
 }
 
-/// Calls `take` for each stretch in which the same units ran, with their sorted numbers. Runs are in order of start.
-fn sweep(runs: &[Run], mut take: impl FnMut(i64, i64, &[u32])) {
+/// Calls `take` for each stretch with the runs that it is in. Runs are in order of start.
+fn sweep(runs: &[Run], mut take: impl FnMut(i64, i64, &[Run])) {
     let mut active: Vec<Run> = Vec::new();
-    let mut units: Vec<u32> = Vec::new();
     let mut now = i64::MIN;
     let mut advance = |active: &mut Vec<Run>, to: i64| {
         while let Some(first_end) = active.iter().map(|run| run.end).min() {
             let until = first_end.min(to);
             if until > now {
-                units.clear();
-                units.extend(active.iter().map(|run| run.unit));
-                units.sort_unstable();
-                take(now, until, &units);
+                take(now, until, active);
             }
             now = now.max(until);
             if first_end > to {
@@ -158,7 +195,11 @@ mod tests {
 
     fn stretches(runs: &[Run]) -> Vec<(i64, i64, Vec<u32>)> {
         let mut all = Vec::new();
-        sweep(runs, |start, end, units| all.push((start, end, units.to_vec())));
+        sweep(runs, |start, end, active| {
+            let mut units: Vec<u32> = active.iter().map(|run| run.unit).collect();
+            units.sort_unstable();
+            all.push((start, end, units));
+        });
         all
     }
 
@@ -182,6 +223,25 @@ mod tests {
     }
 
     #[test]
+    fn a_long_kernel_has_parts() {
+        let timeline = Timeline::new(
+            vec![run(0, 9_000, 0), run(10_000, 19_000, 0), run(9_000, 10_000, 1)],
+            2,
+            8,
+            0,
+        );
+        assert_eq!(timeline.parts, [3, 1]);
+        let first: Vec<(i64, i64)> = timeline.stretches[..4]
+            .iter()
+            .map(|part| (part.start, part.end))
+            .collect();
+        assert_eq!(first, [(0, 3_000), (3_000, 6_000), (6_000, 9_000), (9_000, 10_000)]);
+        assert_eq!(timeline.stretches[0].column, timeline.stretches[4].column);
+        let few = Timeline::new(vec![run(0, 900_000, 0), run(0, 900_000, 1)], 2, 5, 0);
+        assert_eq!(few.parts, [2, 2], "no more than there is room for");
+    }
+
+    #[test]
     fn what_is_rare_has_no_column_of_its_own() {
         let timeline = Timeline::new(vec![run(0, 100, 0), run(100, 103, 1), run(90, 100, 2)], 3, 8, 5);
         assert_eq!(
@@ -189,7 +249,7 @@ mod tests {
             [
                 Column::Idle,
                 Column::Rest,
-                Column::Alone(0),
+                Column::Alone(0, 0),
                 Column::Together([0, 2].into())
             ]
         );

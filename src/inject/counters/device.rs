@@ -30,7 +30,7 @@ const IMAGE_BYTES: usize = 32 << 20;
 /// Samples of an image: those of this time, within limits.
 const IMAGE_TIME: Duration = Duration::from_millis(200);
 const IMAGE_SAMPLES: std::ops::RangeInclusive<usize> = 64..=4096;
-/// An image is stored once it is three quarters full, or has waited this long: to store and empty one costs what its size costs.
+/// An image is stored once a decode may find no room in it, or it has waited this long: to store and empty one costs what its size costs.
 const STORE_EVERY: Duration = Duration::from_millis(100);
 /// Images on end that samples were missing in, until the interval is lengthened: once may be chance.
 const LOSING_IMAGES: u32 = 3;
@@ -51,6 +51,9 @@ pub(super) struct Device {
     sampling: Sampling,
     config: Vec<u8>,
     image: Vec<u8>,
+    /// Samples in it, and the most that a decode has brought.
+    held: usize,
+    most_at_once: usize,
     /// Since when the image is filled.
     filled_since: Instant,
     /// Images on end that samples were missing in.
@@ -177,6 +180,8 @@ impl Device {
             sampling,
             config: choice.config,
             image,
+            held: 0,
+            most_at_once: 0,
             filled_since: Instant::now(),
             losing: 0,
             compressor: Compressor::new(COMPRESSION_LEVEL).map_err(not_written)?,
@@ -260,13 +265,17 @@ impl Device {
         })
         .map_err(failed)?;
         let is_full = decoded.stop_reason == DECODE_STOPPED_IMAGE_FULL;
-        let is_nearly_full = held.completed >= self.state.image_samples as usize / 4 * 3;
+        self.most_at_once = self.most_at_once.max(held.completed.saturating_sub(self.held));
+        self.held = held.completed;
+        let room = self.state.image_samples as usize - held.completed.min(self.state.image_samples as usize);
+        let is_nearly_full = room < self.most_at_once.max(self.state.image_samples as usize / 4);
         let is_due = is_full || is_nearly_full || !self.runs || self.filled_since.elapsed() > STORE_EVERY;
         if is_due && held.completed > 0 {
             self.store(held.completed)?;
             self.spent.partial += held.populated.saturating_sub(held.completed) as u64;
             timed(&mut self.spent.emptying, || self.sampling.empty(&mut self.image)).map_err(failed)?;
             self.filled_since = Instant::now();
+            self.held = 0;
         }
         self.spent.full += u64::from(is_full);
         self.spent.overflows += u64::from(decoded.overflow);
@@ -303,8 +312,11 @@ impl Device {
         let interval = self.state.interval_ns;
         let mut missing = 0;
         for (start, end) in times {
-            if let Some(last) = self.last_end {
-                missing += (start.saturating_sub(last) + interval / 2) / interval;
+            match self.last_end {
+                // What an H100 gives once stopped may have times of seconds ago.
+                Some(last) if *end <= last => continue,
+                Some(last) => missing += (start.saturating_sub(last) + interval / 2) / interval,
+                None => {}
             }
             self.last_end = Some(*end);
         }
@@ -344,30 +356,26 @@ impl Device {
             ),
         );
         let last_ns = self.last_end.map_or(stopped_ns, u64::cast_signed);
-        let configured = self.configure().or_else(|failure| self.take_anew(&failure));
-        let goes_on = configured.map_err(|failure| refusals::failed(&failure, ordinal));
+        // Configured a second time, an H100 (CUPTI 13.0) went on at the old interval.
+        let goes_on = self.take_anew().map_err(|failure| refusals::failed(&failure, ordinal));
         let started = goes_on.and_then(|()| self.start());
         // What came since the buffer was full, as far as it can be told.
         self.lose(u64::try_from(now_ns() - last_ns).unwrap_or(0) / interval);
         started
     }
 
-    fn configure(&self) -> Result<(), Failure> {
-        self.sampling
-            .configure(&self.config, HARDWARE_BUFFER_BYTES, self.state.interval_ns)
-    }
-
     /// An H100 (CUPTI 13.0) refused to start what had been started and stopped before, with CUPTI_ERROR_UNKNOWN.
     fn start_anew(&mut self, failure: &Failure) -> Result<(), Failure> {
-        self.take_anew(failure)?;
+        log!("device {}: {failure}; it is taken anew", self.state.device_id);
+        self.take_anew()?;
         self.sampling.start()
     }
 
     /// Gives the device back, takes it again, and configures it.
-    fn take_anew(&mut self, failure: &Failure) -> Result<(), Failure> {
-        log!("device {}: {failure}; it is taken anew", self.state.device_id);
+    fn take_anew(&mut self) -> Result<(), Failure> {
         self.sampling.enable_again()?;
-        self.configure()?;
+        self.sampling
+            .configure(&self.config, HARDWARE_BUFFER_BYTES, self.state.interval_ns)?;
         self.sampling.empty(&mut self.image)
     }
 

@@ -4,9 +4,10 @@
 use std::path::Path;
 
 use crate::schema::columns::TableBuilder as _;
+use crate::schema::counters::{DRAM_THROUGHPUT, INSTRUCTIONS};
 use crate::schema::tables::{
-    DevicesBuilder, KernelRow, KernelsBuilder, MemcpysBuilder, NvtxRangeRow, NvtxRangesBuilder, SynchronizationRow,
-    SynchronizationsBuilder,
+    CounterRow, CountersBuilder, DeviceRow, DevicesBuilder, KernelRow, KernelsBuilder, MemcpysBuilder, NvtxRangeRow,
+    NvtxRangesBuilder, SynchronizationRow, SynchronizationsBuilder,
 };
 use crate::session::synthetic::{SyntheticGuest, h100, kernel, memcpy};
 
@@ -22,6 +23,7 @@ const HANGS: i64 = 12;
 /// A name that would be markup, and end a script.
 const STEP: &str = "</script><b>step";
 const STEP_NS: i64 = 600_000;
+const SAMPLE_NS: i64 = 5_000;
 
 /// Writes what the guests leave, in a session that is not sealed yet.
 pub fn write(session: &Path, begin_ns: i64) -> std::io::Result<()> {
@@ -29,7 +31,15 @@ pub fn write(session: &Path, begin_ns: i64) -> std::io::Result<()> {
         let mut guest = SyntheticGuest::new(session, pid);
         guest.process.windows[0].start_ns = begin_ns - 50_000;
         let mut devices = DevicesBuilder::default();
-        devices.push(h100(pid));
+        devices.push(DeviceRow {
+            uuid: Some(
+                [
+                    "GPU-00000000-0000-0000-0000-000000000000",
+                    "GPU-11111111-1111-1111-1111-111111111111",
+                ][rank as usize],
+            ),
+            ..h100(pid)
+        });
         guest.seal(&mut devices)?;
         let mut rows = Rows::default();
         for step in 0..STEPS {
@@ -39,6 +49,9 @@ pub fn write(session: &Path, begin_ns: i64) -> std::io::Result<()> {
         let mut lonely = kernel(pid, "spin<int>(int)", begin_ns + 1_000, 1_000);
         lonely.stream_id = 13;
         rows.kernels.push(lonely);
+        if rank == 0 {
+            guest.seal(&mut rows.counters(pid, begin_ns))?;
+        }
         guest.seal(&mut rows.kernels)?;
         guest.seal(&mut rows.copies)?;
         guest.seal(&mut rows.waits)?;
@@ -54,6 +67,8 @@ struct Rows {
     copies: MemcpysBuilder,
     waits: SynchronizationsBuilder,
     ranges: NvtxRangesBuilder,
+    /// Kernels: start, end, and what they use of device memory and of the SMs' instructions, %.
+    used: Vec<(i64, i64, [f64; 2])>,
     /// Correlation id of the last launch.
     launched: u32,
 }
@@ -119,7 +134,40 @@ impl Rows {
             .push(range(pid, STEP, (&path, 1), (start_ns - 8_000, at), step_ids));
     }
 
+    /// Samples of 5 us. The product is bound by memory, the activation by its instructions.
+    fn counters(&self, pid: u32, begin_ns: i64) -> CountersBuilder {
+        let mut rows = CountersBuilder::default();
+        for start_ns in (begin_ns..begin_ns + STEPS * STEP_NS).step_by(SAMPLE_NS as usize) {
+            let end_ns = start_ns + SAMPLE_NS;
+            let mut values = [0.0; 2];
+            let first = self.used.partition_point(|(_, end, _)| *end <= start_ns);
+            for (start, end, used) in self.used[first..].iter().take_while(|(start, ..)| *start < end_ns) {
+                let part = ((*end).min(end_ns) - (*start).max(start_ns)) as f64 / SAMPLE_NS as f64;
+                values = [values[0] + part * used[0], values[1] + part * used[1]];
+            }
+            for (metric, value) in [DRAM_THROUGHPUT, INSTRUCTIONS].into_iter().zip(values) {
+                rows.push(CounterRow {
+                    pid,
+                    device_id: 0,
+                    start_ns,
+                    end_ns,
+                    metric,
+                    value: Some(value),
+                    unit: "%",
+                    window: 1,
+                });
+            }
+        }
+        rows
+    }
+
     fn launch(&mut self, mut row: KernelRow<'_>) {
+        let used = match row.name {
+            name if name.starts_with("gemm") => [81.0, 30.0],
+            "silu_and_mul" => [20.0, 72.0],
+            _ => [35.0, 10.0],
+        };
+        self.used.push((row.start_ns, row.end_ns, used));
         self.launched += 1;
         row.correlation_id = self.launched;
         self.kernels.push(row);

@@ -60,7 +60,10 @@ impl Sampler {
         self.room = room.unwrap_or((buffer_bytes / bytes) as u64);
         self.at_once = (DECODE_BYTES / bytes) as u64;
         self.metrics = metrics;
-        self.interval = interval;
+        // As on an H100, a second configuration changes nothing.
+        if self.interval == 0 {
+            self.interval = interval;
+        }
     }
 
     pub(crate) fn is_configured(&self) -> bool {

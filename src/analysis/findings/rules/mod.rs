@@ -1,10 +1,12 @@
 //! The rules: one a file.
 
 pub(super) mod below_one_wave;
+pub(super) mod compute_bound;
 pub(super) mod copies_in_loop;
 pub(super) mod idle_gaps;
 pub(super) mod interruptions;
 pub(super) mod launch_bound;
+pub(super) mod memory_bound;
 pub(super) mod one_stream;
 pub(super) mod outlier_steps;
 pub(super) mod rank_skew;
@@ -20,12 +22,14 @@ use crate::analysis::findings::finding::Finding;
 pub(super) type Rule = fn(&Evidence) -> Vec<Finding>;
 
 /// All of them.
-pub(super) const ALL: [Rule; 12] = [
+pub(super) const ALL: [Rule; 14] = [
     below_one_wave::find,
+    compute_bound::find,
     copies_in_loop::find,
     idle_gaps::find,
     interruptions::find,
     launch_bound::find,
+    memory_bound::find,
     one_stream::find,
     outlier_steps::find,
     rank_skew::find,
