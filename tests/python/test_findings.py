@@ -1,7 +1,7 @@
 """Each figure of each finding is what DuckDB gives for the finding's own SQL.
 
-Runs on a session in which every rule finds something, on the language model of `synthetic_model`, and on those named by
-COLONEL_TEST_FINDINGS (folders of compacted sessions, with `:` between).
+Runs on a session in which every rule finds something, on the language model of `synthetic_model`, on the sessions recorded
+on an H100 in demos/sessions, and on those named by COLONEL_TEST_FINDINGS (folders of compacted sessions, with `:` between).
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = {path.stem for path in (ROOT / "src/analysis/findings/rules").glob("*.rs")} - {"mod"}
-GIVEN = [path for path in os.environ.get("COLONEL_TEST_FINDINGS", "").split(":") if path]
+RECORDED = sorted(str(path) for path in (ROOT / "demos/sessions").iterdir())
+GIVEN = RECORDED + [path for path in os.environ.get("COLONEL_TEST_FINDINGS", "").split(":") if path]
 
 
 def cargo_run(*args: str) -> str:

@@ -1,6 +1,7 @@
 """A session is a plain Parquet dataset, and `colonel show` says what DuckDB says about it.
 
-Runs on the session named by COLONEL_TEST_SESSION, else on synthetic ones made by the example `synthetic_session`.
+Runs on the session named by COLONEL_TEST_SESSION, else on synthetic ones made by the example `synthetic_session` and on
+those recorded on an H100 in demos/sessions.
 COLONEL_BIN names the program; by default it is built by cargo.
 """
 
@@ -21,6 +22,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = 30_000
 ENDS = ["sealed", "compacted", "cut-off"]
+RECORDED = sorted(path.name for path in (ROOT / "demos/sessions").iterdir())
 
 
 def cargo_run(*args: str) -> str:
@@ -28,10 +30,12 @@ def cargo_run(*args: str) -> str:
     return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-@pytest.fixture(scope="session", params=["given"] if "COLONEL_TEST_SESSION" in os.environ else ENDS)
+@pytest.fixture(scope="session", params=["given"] if "COLONEL_TEST_SESSION" in os.environ else ENDS + RECORDED)
 def session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if request.param == "given":
         return Path(os.environ["COLONEL_TEST_SESSION"])
+    if request.param in RECORDED:
+        return ROOT / "demos/sessions" / request.param
     folder = tmp_path_factory.mktemp("sessions")
     made = cargo_run("--example", "synthetic_session", "--", str(folder), str(KERNELS), request.param)
     return Path(json.loads(made)["session"])
