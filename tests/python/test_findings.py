@@ -1,7 +1,8 @@
 """Each figure of each finding is what DuckDB gives for the finding's own SQL.
 
-Runs on a session in which every rule finds something, on the language model of `synthetic_model`, on the sessions recorded
-on an H100 in demos/sessions, and on those named by COLONEL_TEST_FINDINGS (folders of compacted sessions, with `:` between).
+Runs on a session in which every rule finds something, on the language model of `synthetic_model`, on the sessions
+recorded on an H100 in demos/sessions, and on those named by COLONEL_TEST_FINDINGS (folders of compacted sessions, with
+`:` between).
 """
 
 from __future__ import annotations

@@ -82,7 +82,8 @@ def cut_steps(session: str) -> duckdb.DuckDBPyConnection:
         create table steps as
         select step, regexp_extract(min(nvtx_path) filter (layer is not null), '^[a-z]+') as phase,
             regexp_extract(min(nvtx_path) filter (layer is not null), '[0-9]+')::int as batch,
-            count(*) as kernels, sum(d)::bigint as ns, max(end_ns) - min(start_ns) as length, sum(new_ns)::bigint as busy
+            count(*) as kernels, sum(d)::bigint as ns, max(end_ns) - min(start_ns) as length,
+            sum(new_ns)::bigint as busy
         from (
             select *, greatest(end_ns - greatest(start_ns, coalesce(latest, start_ns)), 0) as new_ns from (
                 select *, max(end_ns) over (

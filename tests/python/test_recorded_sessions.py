@@ -9,10 +9,12 @@ from pathlib import Path
 import duckdb
 import pytest
 from recorded import ROOT, program
+from test_layers import cut_steps
 
 SESSIONS = ROOT / "demos" / "sessions"
 GRAPHS, EAGER = "bcf20ce5", "0eba63cf"
 LAYERS, STEPS, KERNELS_A_LAYER = 24, 17, 12
+DECODE_STEPS = 15
 
 both = pytest.mark.parametrize("session", [GRAPHS, EAGER])
 
@@ -71,3 +73,32 @@ def test_the_eager_run_is_bound_by_its_launches() -> None:
 def test_the_two_compare() -> None:
     said = colonel("compare", GRAPHS, EAGER)
     assert "slower" in said.split("length of a step")[1].splitlines()[0]
+
+
+def test_compare_says_what_duckdb_says() -> None:
+    """Of the 15 steps of decode: the two of prefill are too few."""
+    decode = "k JOIN steps USING (step) WHERE phase = 'decode'"
+    found = json.loads(colonel("compare", GRAPHS, EAGER, "--json"))
+    databases = {"a": cut_steps(str(SESSIONS / GRAPHS)), "b": cut_steps(str(SESSIONS / EAGER))}
+    for side, db in databases.items():
+        rows = db.sql("SELECT name, count(*), sum(d)::BIGINT, quantile_disc(d, 0.5) FROM k GROUP BY name").fetchall()
+        kernels = [row for row in found["kernels"] if row[side]]
+        names = [row["name"] if side == "a" else row["name_b"] or row["name"] for row in kernels]
+        sides = [row[side] for row in kernels]
+        said = [(of["count"], of["total_ns"], of["median_ns"]) for of in sides]
+        assert sorted(zip(names, said, strict=True)) == sorted((row[0], row[1:]) for row in rows)
+        steps = db.sql("SELECT count(*), avg(length) FROM steps WHERE phase = 'decode'").fetchall()[0]
+        in_kernels = db.sql(f"SELECT sum(d) / {steps[0]} FROM {decode}").fetchall()[0][0]
+        assert steps[0] == DECODE_STEPS
+        assert found["in_all"]["steps"][f"{side}_ns"] == pytest.approx(steps[1])
+        assert found["in_all"]["kernels"][f"{side}_ns"] == pytest.approx(in_kernels)
+        per_step = dict(db.sql(f"SELECT name, sum(d) / {steps[0]} FROM {decode} GROUP BY name").fetchall())
+        for name, row in zip(names, kernels, strict=True):
+            if row[f"{side}_ns"] is not None:
+                assert row[f"{side}_ns"] == pytest.approx(per_step.get(name, 0)), name
+    layers = json.loads(colonel("compare", GRAPHS, EAGER, "--by", "layer", "--json"))["layers"]
+    for row in (row for row in layers if row["name"].isdigit()):
+        for side, db in databases.items():
+            of_layer = db.sql(f"SELECT sum(d) / {DECODE_STEPS} FROM {decode} AND layer = {row['name']}").fetchall()
+            assert row[f"{side}_ns"] == pytest.approx(of_layer[0][0])
+    assert sum(row["name"].isdigit() for row in layers) == LAYERS
