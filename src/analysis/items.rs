@@ -3,13 +3,13 @@
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::UInt32Type;
 use arrow_array::{Array as _, ArrayAccessor as _, RecordBatch, StringArray};
-use rustc_hash::FxHashMap;
 
 use crate::analysis::columns::{EntryMap, i32s, i64s, texts, u32s};
 use crate::analysis::phases::Said;
 use crate::analysis::steps::{Item, Layer};
+use crate::analysis::texts::Texts;
 use crate::schema::manifest::Problem;
-use crate::session::{BY_STRUCTURE, Selection, Session, SessionError, is_before_layers, now_ns};
+use crate::session::{BY_STRUCTURE, Selection, Session, SessionError, now_ns};
 
 /// Columns that a batch begins with.
 pub(crate) const COLUMNS: [&str; 11] = [
@@ -49,29 +49,6 @@ pub(crate) fn each_batch(
         problems.extend(scan.into_problems());
     }
     Ok(problems)
-}
-
-/// Texts by number.
-#[derive(Debug, Default)]
-pub(crate) struct Texts {
-    numbers: FxHashMap<String, u32>,
-    texts: Vec<String>,
-}
-
-impl Texts {
-    pub(crate) fn number(&mut self, text: &str) -> u32 {
-        if let Some(&number) = self.numbers.get(text) {
-            return number;
-        }
-        let number = u32::try_from(self.texts.len()).unwrap_or(u32::MAX);
-        self.numbers.insert(text.to_owned(), number);
-        self.texts.push(text.to_owned());
-        number
-    }
-
-    pub(crate) fn get(&self, number: u32) -> String {
-        self.texts.get(number as usize).cloned().unwrap_or_default()
-    }
 }
 
 /// A kernel, and where it is from.
@@ -125,14 +102,7 @@ impl ItemReader {
         let says = |path: &u32| self.said[*path as usize].is_some();
         let numbered: Vec<Layer> = layer_map
             .iter()
-            .map(|&number| {
-                let text = self.layers.texts[number as usize].as_str();
-                match text.parse() {
-                    Ok(layer) => Layer::Number(layer),
-                    Err(_) if is_before_layers(text) => Layer::Before(number),
-                    Err(_) => Layer::After(number),
-                }
-            })
+            .map(|&number| Layer::named(&self.layers.all()[number as usize], number))
             .collect();
         let sources = texts(batch, 7).downcast_dict::<StringArray>();
         let graphs = batch

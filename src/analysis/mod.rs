@@ -20,6 +20,7 @@ mod ranges;
 mod speed_of_light;
 mod steps;
 mod summary;
+mod texts;
 mod transfers;
 
 pub use compare::Comparison;

@@ -2,6 +2,8 @@
 //! step ends and the next begins, so the border lies there; but behind what ranges call a part after the layers, as
 //! sampling, and not behind what they call one before them, as the embedding.
 
+use crate::session::is_before_layers;
+
 /// Kernels without a pass that are kept at most: a program without layers has no steps.
 const MOST_WAITING: usize = 1 << 16;
 
@@ -16,6 +18,17 @@ pub(crate) enum Layer {
     Before(u32),
     /// or after them.
     After(u32),
+}
+
+impl Layer {
+    /// By the column's text, and our number of it.
+    pub(crate) fn named(text: &str, number: u32) -> Self {
+        match text.parse() {
+            Ok(layer) => Self::Number(layer),
+            Err(_) if is_before_layers(text) => Self::Before(number),
+            Err(_) => Self::After(number),
+        }
+    }
 }
 
 /// What a step keeps of a kernel.

@@ -36,24 +36,12 @@ impl Placing {
 mod tests {
     use super::*;
 
-    fn window(number: u32, start_ns: i64, end_ns: Option<i64>) -> Window {
-        Window {
-            number,
-            start_ns,
-            end_ns,
-            trigger: "region".to_owned(),
-            name: None,
-            sealed_ns: None,
-            sampled: false,
-        }
-    }
-
     #[test]
     fn the_window_opened_last_has_the_sample() {
         let placing = Placing::new(&[
-            window(1, 100, Some(500)),
-            window(2, 200, Some(300)),
-            window(3, 600, None),
+            Window::of_region(1, 100, Some(500)),
+            Window::of_region(2, 200, Some(300)),
+            Window::of_region(3, 600, None),
         ]);
         let at = |time: i64| placing.window_of(time - 5, time + 5);
         assert_eq!([at(99), at(100), at(250), at(300)], [None, Some(1), Some(2), Some(1)]);

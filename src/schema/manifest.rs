@@ -331,6 +331,22 @@ pub struct Window {
     pub sampled: bool,
 }
 
+#[cfg(test)]
+impl Window {
+    /// Of a region, for tests.
+    pub(crate) fn of_region(number: u32, start_ns: i64, end_ns: Option<i64>) -> Self {
+        Self {
+            number,
+            start_ns,
+            end_ns,
+            trigger: "region".to_owned(),
+            name: None,
+            sealed_ns: None,
+            sampled: false,
+        }
+    }
+}
+
 /// What opens the windows of `--mode sampled`.
 pub const BURST: &str = "burst";
 

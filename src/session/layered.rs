@@ -144,8 +144,7 @@ impl Session {
         let is_compacted = self.manifest().state == SessionState::Compacted;
         let mut scans = Vec::new();
         for (process, parts) in processes {
-            let is_filled = is_compacted && parts.parts.iter().any(|part| part.has_layers());
-            let columns = match is_filled {
+            let columns = match is_compacted {
                 true => None,
                 false => Some(KernelColumns::new(
                     self.path(),

@@ -37,8 +37,6 @@ pub struct Part {
     rows: u64,
     /// Smallest and largest `start_ns`, where the file says so.
     start_ns: Option<(i64, i64)>,
-    /// Whether it says the layer of any kernel.
-    has_layers: bool,
 }
 
 impl Part {
@@ -57,11 +55,6 @@ impl Part {
         self.start_ns
     }
 
-    /// Whether the file says the layer of any of its kernels.
-    pub(crate) fn has_layers(&self) -> bool {
-        self.has_layers
-    }
-
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -72,7 +65,7 @@ impl Part {
             Some(footer) => (std::fs::File::open(&self.path)?, footer.clone()),
             None => files::open(&self.path)?,
         };
-        let columns = locate(&footer, wanted)?;
+        let columns = locate(&footer, wanted, self.row_group)?;
         let mask = ProjectionMask::roots(footer.parquet_schema(), columns.iter().flatten().copied());
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, footer)
             .with_row_groups(vec![self.row_group])
@@ -87,11 +80,21 @@ impl Part {
     }
 }
 
-/// Where each wanted column is in the file; `None` for one that it lacks.
-fn locate(footer: &ArrowReaderMetadata, wanted: &SchemaRef) -> Result<Vec<Option<usize>>, ParquetError> {
+/// Where each wanted column is in the file; `None` for one that it lacks, or of which the row group has nulls only: Parquet
+/// takes as long to read those as texts that are all different.
+fn locate(
+    footer: &ArrowReaderMetadata,
+    wanted: &SchemaRef,
+    row_group: usize,
+) -> Result<Vec<Option<usize>>, ParquetError> {
     let schema = footer.schema();
+    let group = footer.metadata().row_group(row_group);
     let locate = |field: &Arc<Field>| match schema.column_with_name(field.name()) {
-        Some((index, found)) if found.data_type() == field.data_type() => Ok(Some(index)),
+        Some((index, found)) if found.data_type() == field.data_type() => {
+            let nulls = group.column(index).statistics().and_then(Statistics::null_count_opt);
+            let all = u64::try_from(group.num_rows()).ok();
+            Ok((nulls.is_none() || nulls != all).then_some(index))
+        }
         Some((_, found)) => Err(ParquetError::General(format!(
             "column `{}` is {}, not {}",
             field.name(),
@@ -183,7 +186,6 @@ pub(crate) fn folder_parts(folder: &files::ProcessFolder) -> std::io::Result<Par
 fn file_parts(path: &Path, process: Option<ProcessId>, footer: ArrowReaderMetadata) -> Vec<Part> {
     let groups = footer.metadata().row_groups();
     let start_column = footer.schema().column_with_name("start_ns").map(|(index, _)| index);
-    let layer_column = footer.schema().column_with_name("layer").map(|(index, _)| index);
     let several = groups.len() > 1;
     let parts = groups.iter().enumerate().map(|(row_group, group)| Part {
         path: path.to_owned(),
@@ -194,10 +196,6 @@ fn file_parts(path: &Path, process: Option<ProcessId>, footer: ArrowReaderMetada
         start_ns: start_column.and_then(|index| match group.column(index).statistics() {
             Some(Statistics::Int64(values)) => Some((*values.min_opt()?, *values.max_opt()?)),
             _ => None,
-        }),
-        has_layers: layer_column.is_some_and(|index| {
-            let nulls = group.column(index).statistics().and_then(Statistics::null_count_opt);
-            nulls.is_some_and(|nulls| i64::try_from(nulls).is_ok_and(|nulls| nulls < group.num_rows()))
         }),
     });
     parts.collect()

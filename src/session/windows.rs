@@ -153,27 +153,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn window(number: u32, start_ns: i64, end_ns: Option<i64>) -> Window {
-        Window {
-            number,
-            start_ns,
-            end_ns,
-            trigger: "region".to_owned(),
-            name: None,
-            sealed_ns: None,
-            sampled: false,
-        }
-    }
-
     #[test]
     fn nested_and_open_windows_lie_within_others() {
-        let outer = window(1, 0, Some(100));
-        let open = window(3, 60, None);
+        let outer = Window::of_region(1, 0, Some(100));
+        let open = Window::of_region(3, 60, None);
         assert!(is_within(&outer, &outer));
-        assert!(is_within(&window(2, 10, Some(100)), &outer));
-        assert!(!is_within(&window(2, 10, Some(101)), &outer));
-        assert!(!is_within(&open, &outer) && is_within(&open, &window(2, 50, None)));
-        let twins = (window(1, 5, Some(9)), window(2, 5, Some(9)));
+        assert!(is_within(&Window::of_region(2, 10, Some(100)), &outer));
+        assert!(!is_within(&Window::of_region(2, 10, Some(101)), &outer));
+        assert!(!is_within(&open, &outer) && is_within(&open, &Window::of_region(2, 50, None)));
+        let twins = (Window::of_region(1, 5, Some(9)), Window::of_region(2, 5, Some(9)));
         assert!(is_within(&twins.1, &twins.0) && !is_within(&twins.0, &twins.1));
     }
 
@@ -183,7 +171,7 @@ mod tests {
             let windows: Vec<_> = intervals
                 .iter()
                 .zip(1..)
-                .map(|(&(start, length), number)| window(number, start, length.map(|length| start + length)))
+                .map(|(&(start, length), number)| Window::of_region(number, start, length.map(|length| start + length)))
                 .collect();
             let mut open = [false; 200];
             for window in &windows {

@@ -10,10 +10,11 @@ use super::cells::{Cell, Series};
 use crate::analysis::classes::{Classes, Kind};
 use crate::analysis::columns::i32s;
 use crate::analysis::durations::DurationCounts;
-use crate::analysis::items::{COLUMNS, ItemReader, Texts, each_batch};
+use crate::analysis::items::{COLUMNS, ItemReader, each_batch};
 use crate::analysis::kernels::{KernelGroup, LaunchShape};
 use crate::analysis::phases::{Phase, Said};
 use crate::analysis::steps::{Cut, Item, Layer, Splitter};
+use crate::analysis::texts::Texts;
 use crate::schema::manifest::Problem;
 use crate::session::{Selection, Session, SessionError};
 

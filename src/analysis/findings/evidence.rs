@@ -129,7 +129,7 @@ impl Evidence {
 
     /// Names of kernels by number.
     pub fn name_texts(&self) -> &[String] {
-        self.passage.names.texts()
+        self.passage.names.all()
     }
 
     /// Kernels in all.
@@ -151,7 +151,7 @@ impl Evidence {
 
     /// Mean waves and theoretical occupancy of a name's kernels, where known.
     pub fn mean_waves(&self, name: &str) -> Option<(f64, f64)> {
-        let number = self.passage.names.texts().iter().position(|known| known == name)?;
+        let number = self.passage.names.all().iter().position(|known| known == name)?;
         let of_name = self.names.get(number).filter(|of_name| of_name.with_waves > 0)?;
         let count = of_name.with_waves as f64;
         Some((of_name.waves / count, of_name.occupancy_pct / count))
@@ -169,13 +169,13 @@ impl Evidence {
         let mut kernels = Vec::with_capacity(batch.num_rows());
         passage.each(batch, |kernel| kernels.push(*kernel));
         self.passage = passage;
-        for name in &self.passage.names.texts()[self.names.len()..] {
+        for name in &self.passage.names.all()[self.names.len()..] {
             self.names.push(OfName::default());
             self.is_collective.push(rank_skew::is_collective(name));
         }
         for kernel in &kernels {
             self.add_kernel(kernel);
-            see(kernel, self.passage.names.texts());
+            see(kernel, self.passage.names.all());
         }
     }
 

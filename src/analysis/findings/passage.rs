@@ -8,8 +8,9 @@ use rustc_hash::FxHashMap;
 
 use crate::analysis::columns::{EntryMap, i32s, i64s, texts, u32s};
 use crate::analysis::steps::Layer;
+use crate::analysis::texts::Texts;
+use crate::session::Devices;
 use crate::session::occupancy::{Device, Launch};
-use crate::session::{Devices, is_before_layers};
 
 /// Number of a kernel without name.
 pub const NO_NAME: u32 = 0;
@@ -84,50 +85,15 @@ impl KernelSeen {
     }
 }
 
-/// Texts by number.
-#[derive(Debug)]
-pub(crate) struct Names {
-    numbers: FxHashMap<String, u32>,
-    texts: Vec<String>,
-}
-
-impl Default for Names {
-    fn default() -> Self {
-        let mut names = Self {
-            numbers: FxHashMap::default(),
-            texts: Vec::new(),
-        };
-        names.number("");
-        names
-    }
-}
-
-impl Names {
-    pub(crate) fn number(&mut self, text: &str) -> u32 {
-        if let Some(&number) = self.numbers.get(text) {
-            return number;
-        }
-        // A dictionary's keys are 32 bits wide, so there can't be more names.
-        let number = u32::try_from(self.texts.len()).unwrap_or(u32::MAX);
-        self.numbers.insert(text.to_owned(), number);
-        self.texts.push(text.to_owned());
-        number
-    }
-
-    pub(crate) fn texts(&self) -> &[String] {
-        &self.texts
-    }
-}
-
 type WavesKey = (u32, u32, Launch, u64);
 
 /// Takes batches apart.
 #[derive(Debug, Default)]
 pub(crate) struct Passage {
-    pub(crate) names: Names,
-    entries: [EntryMap; 2],
+    pub(crate) names: Texts,
+    layer_names: Texts,
     layers: Vec<Layer>,
-    layer_names: FxHashMap<String, u32>,
+    entries: [EntryMap; 2],
     devices: Devices,
     waves: FxHashMap<WavesKey, Option<Waves>>,
     last: Option<(WavesKey, Option<Waves>)>,
@@ -135,7 +101,11 @@ pub(crate) struct Passage {
 
 impl Passage {
     pub(crate) fn new(devices: Devices) -> Self {
+        let mut names = Texts::default();
+        // What has no name is number 0.
+        names.number("");
         Self {
+            names,
             devices,
             ..Self::default()
         }
@@ -150,15 +120,11 @@ impl Passage {
         let (known, kinds) = (&mut self.layer_names, &mut self.layers);
         let layer_map = layer_map
             .of(layers, |text| {
-                let next = u32::try_from(known.len()).unwrap_or(u32::MAX);
-                *known.entry(text.to_owned()).or_insert_with(|| {
-                    kinds.push(match text.parse() {
-                        Ok(layer) => Layer::Number(layer),
-                        Err(_) if is_before_layers(text) => Layer::Before(next),
-                        Err(_) => Layer::After(next),
-                    });
-                    next
-                })
+                let number = known.number(text);
+                if number as usize == kinds.len() {
+                    kinds.push(Layer::named(text, number));
+                }
+                number
             })
             .to_vec();
         let graphs = batch.column(17).as_primitive::<UInt32Type>();

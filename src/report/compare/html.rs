@@ -6,7 +6,7 @@ use super::words::{SIDES, difference, heading, in_all, interval, name, notes, no
 use super::{Compared, words};
 use crate::analysis::Comparison;
 use crate::analysis::compare::{Change, ComparedRow, StepTime, Verdict};
-use crate::report::html::{CSS, Chart, ECHARTS, SCRIPT, bars, for_script, render};
+use crate::report::html::{Chart, bars, render};
 use crate::report::names::{printable, shortened};
 use crate::run::words::grouped;
 
@@ -32,10 +32,6 @@ pub fn compare_html(compared: Compared<'_>) -> String {
         .collect();
     let lines = in_all(comparison);
     let page = json!({
-        "css": CSS,
-        "script": SCRIPT,
-        "echarts": ECHARTS,
-        "data": for_script(&json!({"charts": options})),
         "ids": compared.sessions.map(|session| session.manifest().id.clone()),
         "headings": SIDES.iter().zip([0, 1].map(|side| heading(&compared, side))).collect::<Vec<_>>(),
         "verdict": comparison.verdict().word(),
@@ -47,9 +43,13 @@ pub fn compare_html(compared: Compared<'_>) -> String {
         "unit": words::unit(comparison),
         "rows": comparison.rows[..compared.shown()].iter().map(|row| cells(row, comparison)).collect::<Vec<_>>(),
         "more": comparison.rows.len() - compared.shown(),
-        "version": crate::VERSION,
     });
-    render("compare.html", include_str!("compare.html"), &page)
+    render(
+        "compare.html",
+        include_str!("compare.html"),
+        page,
+        &json!({"charts": options}),
+    )
 }
 
 fn line(what: &str, change: &Change) -> Value {

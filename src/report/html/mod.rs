@@ -7,7 +7,7 @@ mod page;
 mod spans;
 
 pub(crate) use charts::{Chart, bars};
-pub(crate) use page::{CSS, ECHARTS, SCRIPT, for_script, render};
+pub(crate) use page::render;
 
 pub use page::report_html;
 

@@ -26,9 +26,9 @@ use crate::session::{Selection, Session, SessionError};
 /// Rows of the table of kernels.
 const KERNELS: usize = 50;
 
-pub(crate) const CSS: &str = include_str!("page.css");
-pub(crate) const SCRIPT: &str = include_str!("page.js");
-pub(crate) const ECHARTS: &str = include_str!(env!("COLONEL_ECHARTS"));
+const CSS: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+const ECHARTS: &str = include_str!(env!("COLONEL_ECHARTS"));
 
 /// The page, and the findings on it.
 pub fn report_html(
@@ -52,10 +52,6 @@ pub fn report_html(
         (busy.saturating_add(device.busy_ns), span.saturating_add(device.span_ns))
     });
     let page = json!({
-        "css": CSS,
-        "script": SCRIPT,
-        "echarts": ECHARTS,
-        "data": for_script(&json!({"charts": options, "timeline": timeline})),
         "id": manifest.id,
         "name": manifest.name.as_deref().map(printable),
         "command": printable(&manifest.command.join(" ")),
@@ -78,24 +74,39 @@ pub fn report_html(
         "kernels": summary.kernels.iter().take(KERNELS).map(kernel).collect::<Vec<_>>(),
         "more_kernels": summary.kernels.len().saturating_sub(KERNELS),
         "devices": summary.devices.iter().map(device).collect::<Vec<_>>(),
-        "version": crate::VERSION,
     });
-    Ok((render("page.html", include_str!("page.html"), &page), findings))
+    let data = json!({"charts": options, "timeline": timeline});
+    Ok((render("page.html", include_str!("page.html"), page, &data), findings))
 }
 
-/// Fills a template in.
-pub(crate) fn render(name: &str, text: &str, page: &Value) -> String {
+/// Fills a template in, which extends `frame.html`. `data` is for the script.
+pub(crate) fn render(name: &str, text: &str, mut page: Value, data: &Value) -> String {
+    let data = for_script(data);
+    let of_frame = [
+        ("css", CSS),
+        ("script", SCRIPT),
+        ("echarts", ECHARTS),
+        ("data", &data),
+        ("version", crate::VERSION),
+    ];
+    for (name, text) in of_frame {
+        page[name] = text.into();
+    }
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
-    let template = environment.template_from_named_str(name, text);
-    // The template is ours and tested: an error is a fault of this build, and says itself on the page.
-    template
-        .and_then(|template| template.render(minijinja::value::Serde(page)))
+    // The templates are ours and tested: an error is a fault of this build, and says itself on the page.
+    environment
+        .add_template("frame.html", include_str!("frame.html"))
+        .and_then(|()| {
+            environment
+                .template_from_named_str(name, text)?
+                .render(minijinja::value::Serde(&page))
+        })
         .unwrap_or_else(|error| format!("<!doctype html><pre>the page could not be made: {error}</pre>"))
 }
 
 /// JSON inside of a script element: nothing in it ends the element.
-pub(crate) fn for_script(value: &Value) -> String {
+fn for_script(value: &Value) -> String {
     value.to_string().replace('<', "\\u003c")
 }
 
