@@ -7,7 +7,7 @@ use arrow_array::{Array as _, ArrayAccessor as _, RecordBatch, StringArray};
 use crate::analysis::columns::{EntryMap, i32s, i64s, texts, u32s};
 use crate::analysis::phases::Said;
 use crate::analysis::steps::{Item, Layer};
-use crate::analysis::texts::Texts;
+pub(crate) use crate::analysis::texts::Texts;
 use crate::schema::manifest::Problem;
 use crate::session::{BY_STRUCTURE, Selection, Session, SessionError, now_ns};
 

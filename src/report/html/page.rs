@@ -37,8 +37,16 @@ pub fn report_html(
     summary: &SessionSummary,
     selection: Option<&Selection>,
 ) -> Result<(String, Findings), SessionError> {
-    let layers = LayerSummary::of(session, selection)?;
-    let gathered = Gathered::of(session, selection)?;
+    // Each is a pass over all kernels, and takes about as long as the other.
+    let (layers, gathered) = std::thread::scope(|scope| {
+        let layers = scope.spawn(|| LayerSummary::of(session, selection));
+        let gathered = Gathered::of(session, selection);
+        (
+            layers.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            gathered,
+        )
+    });
+    let (layers, gathered) = (layers?, gathered?);
     let charts = charts(summary, &layers, &gathered);
     let options: serde_json::Map<_, _> = charts
         .iter()
