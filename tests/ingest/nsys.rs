@@ -357,6 +357,11 @@ fn a_folder_of_parquet_files_is_the_same_report() {
             problems.map(|problem| problem.message.clone()).collect()
         };
         assert_eq!(told(&found), told(&expected));
+        let programs = |session: &Session| -> Vec<_> {
+            let processes = session.manifest().processes.iter();
+            processes.map(|process| process.command.clone()).collect()
+        };
+        assert_eq!(programs(&found), programs(&expected));
     }
 }
 

@@ -17,7 +17,7 @@ use rusqlite::{Connection, params_from_iter};
 use super::{gpu, host, nvtx};
 
 /// The tables that are read. Samples of hardware, of which a report may have many, are none.
-const TABLES: [&str; 16] = [
+const TABLES: [&str; 17] = [
     gpu::KERNELS,
     gpu::MEMCPYS,
     gpu::MEMSETS,
@@ -32,6 +32,7 @@ const TABLES: [&str; 16] = [
     "TARGET_INFO_SESSION_START_TIME",
     "ANALYSIS_DETAILS",
     "PROCESSES",
+    "ThreadNames",
     "DIAGNOSTIC_EVENT",
     "ENUM_DIAGNOSTIC_SEVERITY_LEVEL",
 ];
