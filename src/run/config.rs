@@ -295,7 +295,7 @@ mod tests {
             error.replace(&temp.path().display().to_string(), "")
         };
         insta::assert_snapshot!(told("ncu_replay_mode = \"twice\""), @"`/.colonel/config.toml`: ncu_replay_mode: unknown replay mode `twice` (known: kernel, application, range, app-range)");
-        insta::assert_snapshot!(told("ncu_launch_count = 1.5"), @"`/.colonel/config.toml`: ncu_launch_count: expected N, as text, number or list");
+        insta::assert_snapshot!(told("ncu_launch_count = 1.5"), @"`/.colonel/config.toml`: ncu_launch_count: expected N|all, as text, number or list");
         assert!(told("ncu_sets = 1").contains("unknown setting `ncu_sets`"));
         insta::assert_snapshot!(told("ncu_set = "), @r"
         `/.colonel/config.toml` is no TOML: TOML parse error at line 1, column 11

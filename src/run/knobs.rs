@@ -184,7 +184,7 @@ knobs! {
     "ncu_graph_profiling" "LEVEL" "CUDA graphs by `node` (each kernel) or by `graph` (a launch as one workload)" => ncu.graph_profiling by choice;
     "ncu_profile_from_start" "on|off" "`off`: profile from cudaProfilerStart on; without it as the gate says" => ncu.profile_from_start by switch;
     "ncu_target_processes" "WHICH" "`all` processes, or `application-only`: the command's first" => ncu.target_processes by choice;
-    "ncu_launch_count" "N" "Profile at most N launches" => ncu.launch_count by count;
+    "ncu_launch_count" "N|all" "Profile at most N launches, or `all`, whatever the flavor's bound" => ncu.launch_count by bound;
     "ncu_launch_skip" "N" "Leave out the first N launches" => ncu.launch_skip by count;
     "ncu_kernel" "NAME" "Profile only kernels of this name, or of a pattern: `regex:…`" => ncu.kernel by word;
     "ncu_cache_control" "WHAT" "`all`: flush the GPU's caches before each pass; `none`: leave them" => ncu.cache_control by choice;
@@ -214,6 +214,14 @@ fn count(value: &str) -> Result<Option<u32>, String> {
     count
         .map(Some)
         .ok_or_else(|| format!("`{value}` is no number from 1 to {}", u32::MAX))
+}
+
+/// A count, or none for `all`.
+fn bound(value: &str) -> Result<Option<u32>, String> {
+    if value == "all" {
+        return Ok(None);
+    }
+    count(value).map_err(|why| format!("{why}, nor `all`"))
 }
 
 fn time(value: &str) -> Result<Duration, String> {
@@ -360,6 +368,9 @@ mod tests {
         let knobs = set("nsys_capture_range_end", "repeat:3").unwrap();
         assert_eq!(knobs.nsys.capture_range_end, NsysRangeEnd::Repeat(Some(3)));
         assert_eq!(set("ncu_launch_count", "20").unwrap().ncu.launch_count, Some(20));
+        let mut bound = set("ncu_launch_count", "128").unwrap();
+        Knob::named("ncu_launch_count").unwrap().set(&mut bound, "all").unwrap();
+        assert_eq!(bound.ncu.launch_count, None, "it takes a flavor's bound away");
         assert_eq!(
             set("ncu_profile_from_start", "off").unwrap().ncu.profile_from_start,
             Some(false)
@@ -391,7 +402,12 @@ mod tests {
                 "(known: stop, repeat, repeat:N, none)",
             ),
             ("ncu_profile_from_start", "maybe", "`maybe` is neither `on` nor `off`"),
-            ("ncu_launch_count", "many", "`many` is no number from 1"),
+            (
+                "ncu_launch_count",
+                "many",
+                "`many` is no number from 1 to 4294967295, nor `all`",
+            ),
+            ("ncu_launch_skip", "all", "`all` is no number from 1"),
             ("ncu_start_timeout", "soon", "`soon` is no time, such as `60s`"),
             ("ncu_start_timeout", "0s", "would stop it at once"),
             ("ncu_set", "--full", "`--full` is no name"),

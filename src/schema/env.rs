@@ -35,7 +35,7 @@ variables! {
     BURST_EVERY = "COLONEL_BURST_EVERY_NS", "guest", "From one burst to the next in the mean, ns; 1000000000 without it.";
     GUEST = "COLONEL_GUEST", "cli", "Path of libcolonel_guest.so, where it is not beside the program.";
     CUPTI = "COLONEL_CUPTI", "guest", "Path of the libcupti to use where the process has none mapped.";
-    COMMAND = "COLONEL_COMMAND", "cli", "`1` in the command that nsys runs and in its children, by which they are told from nsys's own processes.";
+    COMMAND = "COLONEL_COMMAND", "cli", "`1` in the command that nsys or ncu runs and in its children, by which they are told from the profiler's own processes.";
     RUNTIME = "COLONEL_RUNTIME", "guest", "Folder of the control sockets, short enough for a socket's 108 bytes.";
     LOG = "COLONEL_LOG", "guest", "`1` or `debug`: the guest says on stderr what it does. Silent without it.";
     DUMP_BUFFERS = "COLONEL_DUMP_BUFFERS", "guest", "Folder to which raw activity buffers are copied, for golden tests.";

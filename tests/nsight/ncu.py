@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Stand-in for NVIDIA's ncu: takes the same options, talks as it does, writes a report, prints its raw page.
 
-It "profiles" the same three launches whatever the program does. FAKE_NCU says what goes wrong: permission, refuse,
-none, no_cuda (a program that never calls CUDA), hang_first, hang_later (in the second launch, with a warning), deaf
-(hangs and ignores SIGINT), slow_report (writes it for a while once it is to end), hang_pass (by application, in the
-second pass), shutdown (ends the program itself), no_log, empty, chatty (warnings in the midst of the page), old.
+It "profiles" the same three launches whatever the program does, or 200 with FAKE_NCU=many. FAKE_NCU says what else
+goes wrong: permission, refuse, none, no_cuda (a program that never calls CUDA), hang_first, hang_later (in the second
+launch, with a warning), deaf (hangs and ignores SIGINT), slow_report (writes it for a while once it is to end),
+hang_pass (by application, in the second pass), hang_report (once the program has ended), crash (is killed itself;
+crash_in_script: and a script that started it gives the exit code), shutdown (ends the program itself), no_log, empty,
+chatty (warnings in the midst of the page), old.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ LAUNCHES = [
     (GEMM, "(384, 1, 1)", "(132, 1, 1)"),
     (RMS_NORM, "(128, 1, 1)", "(4, 1, 1)"),
 ]
+if FAULT == "many":
+    LAUNCHES = LAUNCHES[:2] * 100
 
 ABOUT = [
     "ID",
@@ -79,7 +83,7 @@ def page(report: Path) -> None:
     print(line([""] * len(ABOUT) + [unit for _, unit, _ in METRICS]))
     for number, (name, block, grid) in enumerate(LAUNCHES[:done]):
         about = [str(number), str(PID), "python3.11", "127.0.0.1", name, "1", "7", block, grid, "0", "9.0"]
-        print(line(about + [values[number] for _, _, values in METRICS]))
+        print(line(about + [values[number % len(values)] for _, _, values in METRICS]))
         if number == 0 or FAULT == "chatty":
             print("==WARNING== Found outstanding GPU clock reset, trying to revert...Success.")
         if FAULT == "chatty":
@@ -174,6 +178,13 @@ class Profile:
                 return self.hang(target)
             self.talk.say("....50%....100% - 8 passes")
             self.done += 1
+            if FAULT in ("crash", "crash_in_script"):
+                target.kill()
+                target.wait()
+                self.keep()
+                if FAULT == "crash_in_script":
+                    sys.exit(128 + signal.SIGSEGV)
+                os.kill(os.getpid(), signal.SIGSEGV)
         if FAULT == "shutdown":
             target.kill()
             self.talk.say('==ERROR== Failed to profile "gemm" in process 4711')
@@ -202,9 +213,16 @@ class Profile:
 
     def end(self, code: int) -> int:
         """A signal's number stands for an exit code, and a process that was killed takes no leave."""
+        if FAULT == "hang_report":
+            # A process of its own is there, as the real one's are.
+            helper = subprocess.Popen(["sleep", "600"])
+            self.talk.say(DISCONNECTED)
+            while not self.stopped:
+                time.sleep(0.02)
+            helper.kill()
         if self.done:
             self.keep()
-        if code >= 0 and FAULT not in ("no_cuda", "shutdown"):
+        if code >= 0 and FAULT not in ("no_cuda", "shutdown", "hang_report"):
             self.talk.say(DISCONNECTED)
         if code:
             self.talk.say(f"==ERROR== The application returned an error code ({abs(code)}).")

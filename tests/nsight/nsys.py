@@ -3,7 +3,7 @@
 
 What it "recorded" is always the same: two processes, a CUDA graph replayed twice, copies, a fill, waits, calls, ranges.
 FAKE_NSYS says what goes wrong: crash, no_libdw, empty, no_cuda, no_report, old, graphs, warns, closes (descriptors),
-hang (once the program has ended, until a SIGINT comes).
+hang (once the program has ended, until a SIGINT comes), killed (itself, as it makes its report).
 """
 
 from __future__ import annotations
@@ -263,6 +263,8 @@ def profile(words: list[str]) -> int:
         print(f"The target application terminated with signal {-code} ({signal.Signals(-code).name})", flush=True)
         code = 128 - code
     print("Generating '/tmp/nsys-report-2f4b.qdstrm'", flush=True)
+    if FAULT == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
     if FAULT == "hang":
         stopped: list[int] = []
         signal.signal(signal.SIGINT, lambda number, _: stopped.append(number))

@@ -169,6 +169,23 @@ fn ncu_fills_kernels_and_their_counters() {
 }
 
 #[test]
+fn the_bound_of_the_flavor_is_told_where_it_ended_ncu_and_can_be_taken_away() {
+    let bound = ran("ncu", "many", &["--flavor", "vllm"], "true");
+    assert_eq!((bound.codes(), bound.rows("kernels")), (vec!["ncu_bound"], 128));
+    let line = bound.said.lines().find(|line| line.contains('!')).unwrap();
+    insta::assert_snapshot!(line.trim(), @"! ncu ended at 128 launches, the bound of flavor vllm: others by `--ncu-launch-skip N`, more by `--ncu-launch-count N`, every one by `--ncu-launch-count all`");
+    let all = ran(
+        "ncu",
+        "many",
+        &["--flavor", "vllm", "--ncu-launch-count", "all"],
+        "true",
+    );
+    assert_eq!((all.codes(), all.rows("kernels")), (vec![], 200));
+    let asked = ran("ncu", "many", &["--flavor", "vllm", "--ncu-launch-count", "5"], "true");
+    assert_eq!((asked.codes(), asked.rows("kernels")), (vec![], 5));
+}
+
+#[test]
 fn a_command_that_is_not_there_is_told_as_ever() {
     let workplace = with_stand_ins();
     let path = format!("{}/bin:{}", workplace.path().display(), std::env::var("PATH").unwrap());
@@ -297,7 +314,7 @@ fn settings_come_from_files_and_variables_too() {
     ");
     insta::assert_snapshot!(config(&["set", "ncu_set", "full"]), @"ncu_set = full  in HERE/.colonel/config.toml");
     insta::assert_snapshot!(config(&["set", "--user", "ncu_replay_mode", "application"]), @"ncu_replay_mode = application  in HERE/.config/colonel/config.toml");
-    insta::assert_snapshot!(config(&["set", "ncu_launch_count", "0"]), @"colonel: ncu_launch_count: `0` is no number from 1 to 4294967295");
+    insta::assert_snapshot!(config(&["set", "ncu_launch_count", "0"]), @"colonel: ncu_launch_count: `0` is no number from 1 to 4294967295, nor `all`");
     assert!(config(&["set", "ncu_sets", "full"]).contains("unknown setting `ncu_sets`"));
     insta::assert_snapshot!(config(&["show", "--flavor", "vllm"]), @r"
     setting                      value            from

@@ -6,7 +6,7 @@ mod ncu;
 mod ncu_watch;
 mod no_kernels;
 mod nsys;
-mod nsys_watch;
+mod silence;
 mod tool;
 mod watch;
 

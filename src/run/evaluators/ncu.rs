@@ -7,15 +7,20 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use super::super::RunError;
-use super::super::command::Streams;
-use super::super::knobs::{GraphLevel, NcuKnobs, ReplayMode};
+use super::super::command::{Streams, marked};
+use super::super::environment::{Environment, Inherited};
+use super::super::flavors::Flavor;
+use super::super::knobs::{GraphLevel, NcuKnobs, NcuTargets, ReplayMode};
 use super::super::profilers;
+use super::super::runtime::RuntimeFolder;
 use super::super::settings::{Choice as _, Gate, Settings};
 use super::ncu_watch::{self, Limits};
+use super::silence::Silence;
 use super::tool::{self, Tool};
 use super::{Evaluator, Watch, Watched};
 use crate::ingest::Ingest;
 use crate::ingest::ncu::{DURATION, LAUNCH, Launches};
+use crate::schema::env as variables;
 use crate::schema::manifest::{Exit, Problem};
 use crate::session::SessionWriter;
 
@@ -29,6 +34,7 @@ pub(crate) struct NcuEvaluator {
     tool: Tool,
     knobs: NcuKnobs,
     gate: Gate,
+    flavor: &'static Flavor,
 }
 
 impl NcuEvaluator {
@@ -44,7 +50,18 @@ impl NcuEvaluator {
             release,
         };
         let gate = settings.gate.clone();
-        Ok(Self { tool, knobs, gate })
+        Ok(Self {
+            tool,
+            knobs,
+            gate,
+            flavor: settings.flavor,
+        })
+    }
+
+    /// Whether the command is marked, so that it is told from ncu's own processes. A shell does that and becomes the command;
+    /// where ncu was told to look at the first program only, that would be the shell.
+    fn marks(&self) -> bool {
+        self.knobs.target_processes != Some(NcuTargets::ApplicationOnly)
     }
 
     fn is_from_start(&self) -> bool {
@@ -181,6 +198,23 @@ impl NcuEvaluator {
         Err(failures.join("\n"))
     }
 
+    /// Who did not ask for a bound would take what was profiled for all there is.
+    fn note_bound(&self, session: &mut SessionWriter, launches: u64) {
+        let is_flavors =
+            |(name, bound): &(&str, &str)| *name == "ncu_launch_count" && bound.parse().ok() == self.knobs.launch_count;
+        let bound = self.knobs.launch_count.filter(|&bound| launches >= u64::from(bound));
+        if let Some(bound) = bound
+            && self.flavor.knobs.iter().any(is_flavors)
+        {
+            let message = format!(
+                "ncu ended at {bound} launches, the bound of flavor {}: others by `--ncu-launch-skip N`, more by \
+                 `--ncu-launch-count N`, every one by `--ncu-launch-count all`",
+                self.flavor.name
+            );
+            session.add_problem("ncu_bound", message);
+        }
+    }
+
     /// By graph and by range ncu measures with all that it does around the work: 30 to 50 times its time, even in kernels
     /// outside of graphs.
     fn note_inflated(&self, session: &mut SessionWriter) {
@@ -204,10 +238,25 @@ impl Evaluator for NcuEvaluator {
         self.tool.name
     }
 
+    fn environment(
+        &self,
+        _: &Settings,
+        _: &RuntimeFolder,
+        _: Inherited<'_>,
+        environment: &mut Environment,
+    ) -> Result<(), RunError> {
+        // Where colonel itself is such a command.
+        environment.set_or_remove(variables::COMMAND, None);
+        Ok(())
+    }
+
     fn command(&self, session: &mut SessionWriter, command: &[OsString]) -> Result<(Vec<OsString>, Streams), RunError> {
         self.tool.make_log(session)?;
         let mut words = vec![self.tool.path.clone().into_os_string()];
         words.extend(self.options(session.path()));
+        if self.marks() {
+            words.extend(marked().map(OsString::from));
+        }
         words.extend_from_slice(command);
         self.tool.note(session, self.gate(), &words);
         Ok((words, Streams::Inherited))
@@ -223,15 +272,20 @@ impl Evaluator for NcuEvaluator {
                 Some(ReplayMode::Application | ReplayMode::AppRange)
             ),
         };
-        let log = self.tool.log(session);
-        let look = move |_, ended: &_| ncu_watch::look(&log, &limits, ended);
-        Some(Watch::start(started, session, &self.tool.folder(session), look))
+        let (log, folder) = (self.tool.log(session), self.tool.folder(session));
+        let (of, into, marks) = (session.to_owned(), folder.clone(), self.marks());
+        let look = move |root, ended: &_| {
+            let silence = marks.then(|| Silence::new(root, of, into, limits.stall));
+            ncu_watch::look(&log, &limits, silence, ended)
+        };
+        Some(Watch::start(started, session, &folder, look))
     }
 
     fn collect(&self, session: &mut SessionWriter, mut exit: Exit, watched: Watched) -> Exit {
         let said = self.tool.words(session.path());
         let end = End::of_target(&said);
         let is_stopped = tool::note_watch(session, watched, self.tool.name);
+        let crash = own_signal(&exit, &said, end).filter(|_| !is_stopped);
         if is_stopped {
             exit = tool::killed(libc::SIGKILL);
         } else if exit.signal.is_none()
@@ -244,6 +298,9 @@ impl Evaluator for NcuEvaluator {
         }
         let complaints = complaints(&said);
         let is_connected = said.contains(CONNECTED);
+        if let Some(signal) = crash {
+            session.add_problem("ncu_crashed", tool::itself_crashed(signal, self.tool.name, AFTER_CRASH));
+        }
         // A command that fails before CUDA is never connected to, and ncu gives its code.
         let failed = exit
             .code
@@ -252,14 +309,17 @@ impl Evaluator for NcuEvaluator {
         if let Some(code) = refused {
             session.add_problem("ncu_refused", refusal(code, &self.options(session.path())));
         }
-        let is_explained = refused.is_some() || is_stopped || !complaints.is_empty();
+        let is_explained = refused.is_some() || crash.is_some() || is_stopped || !complaints.is_empty();
         for (code, message) in complaints {
             session.add_problem(code, message);
         }
         match self.fill(session) {
             Ok(0) if !is_connected && !is_explained => session.add_problem("ncu_no_cuda", NO_CUDA),
             Ok(0) => {}
-            Ok(_) => self.note_inflated(session),
+            Ok(launches) => {
+                self.note_inflated(session);
+                self.note_bound(session, launches);
+            }
             Err(why) => session.add_problem("ncu_unread", why),
         }
         tool::note_reports(session, &self.tool, REPORT);
@@ -279,6 +339,9 @@ const CRASHES: [i32; 8] = [
     libc::SIGTERM,
 ];
 const CONNECTED: &str = "==PROF== Connected to process";
+/// What to try once ncu itself has crashed.
+const AFTER_CRASH: &str = "fewer launches (`--ncu-launch-count`) or sections (`--ncu-section`), \
+                           `--ncu-replay-mode application`, or another release (`--ncu-path`)";
 const NO_CUDA: &str = "no process of the command used CUDA, so no kernel was launched";
 
 /// How the command ended, by ncu's words.
@@ -297,11 +360,9 @@ impl End {
     /// ncu says so where it killed it.
     fn of_target(words: &str) -> Option<Self> {
         let code = code_of_target(words)?;
-        let count = |what: &str| words.matches(what).count();
-        let is_cut_off = count(CONNECTED) > count("==PROF== Disconnected from process");
         Some(if words.contains("==PROF== Trying to shutdown target application") {
             Self::ByNcu(code)
-        } else if is_cut_off && CRASHES.contains(&code) {
+        } else if is_cut_off(words) && CRASHES.contains(&code) {
             Self::Signal(code)
         } else {
             Self::Code(code)
@@ -327,6 +388,22 @@ impl End {
             )),
         }
     }
+}
+
+/// A process was connected to, and took no leave.
+fn is_cut_off(words: &str) -> bool {
+    let count = |what: &str| words.matches(what).count();
+    count(CONNECTED) > count("==PROF== Disconnected from process")
+}
+
+/// The signal that killed ncu itself; a script that starts ncu gives it as an exit code. Of the command's end ncu tells.
+fn own_signal(exit: &Exit, words: &str, end: Option<End>) -> Option<i32> {
+    let by_script = exit
+        .code
+        .map(|code| code - 128)
+        .filter(|signal| CRASHES.contains(signal));
+    let by_script = by_script.filter(|_| end.is_none() && is_cut_off(words));
+    exit.signal.or(by_script).filter(tool::is_crash)
 }
 
 /// `==ERROR== The application returned an error code (3).`
@@ -416,6 +493,7 @@ mod tests {
             },
             knobs: knobs.ncu,
             gate,
+            flavor: Flavor::named("generic").unwrap(),
         };
         let options = evaluator.options(Path::new("/s"));
         let options: Vec<_> = options.iter().map(|option| option.to_string_lossy()).collect();

@@ -1,7 +1,8 @@
 //! Ends ncu where it comes no further: in replaying a kernel it can hang for good.
 //!
 //! Two clocks, both by what ncu writes into its log: until the first kernel is being profiled, and from there to the next.
-//! By application replay ncu starts the command anew for each pass, and with it the first clock.
+//! By application replay ncu starts the command anew for each pass, and with it the first clock. Once all launches that were
+//! asked for are profiled the command may do what it likes; when it has ended ncu still has to write its report.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -10,6 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::super::words::{counted, nanoseconds};
+use super::silence::Silence;
 use super::watch::{Ended, Watched};
 
 /// When ncu is stopped.
@@ -25,8 +27,8 @@ pub(super) struct Limits {
     pub(super) by_application: bool,
 }
 
-/// Looks into the log until a clock runs out or ncu has ended.
-pub(super) fn look(log: &Path, limits: &Limits, ended: &Ended) -> Watched {
+/// Looks into the log until a clock runs out or ncu has ended; without a `silence` none does once ncu has all it wanted.
+pub(super) fn look(log: &Path, limits: &Limits, mut silence: Option<Silence>, ended: &Ended) -> Watched {
     let mut course = Course::default();
     let mut place = 0;
     let mut unread = Vec::new();
@@ -39,7 +41,12 @@ pub(super) fn look(log: &Path, limits: &Limits, ended: &Ended) -> Watched {
             since = Instant::now();
         }
         let limit = if course.has_begun { limits.stall } else { limits.start };
-        if since.elapsed() >= limit && !course.is_over(limits) {
+        let is_stuck = if course.is_over(limits) {
+            silence.as_mut().is_some_and(Silence::is_too_long)
+        } else {
+            since.elapsed() >= limit
+        };
+        if is_stuck {
             return Watched::Stopped(course.stopped(limits));
         }
     }
@@ -148,6 +155,15 @@ impl Course {
 
     fn stopped(&self, limits: &Limits) -> String {
         let limit = |limit: Duration| nanoseconds(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
+        let profiled = counted(self.done.len() as u64, "kernel");
+        if self.is_over(limits) {
+            return format!(
+                "ncu had profiled all that was asked for ({profiled}), but written nothing for {} after the command had \
+                 ended, and was stopped; what came is kept, the command's exit code is lost\nwhere its report takes \
+                 longer: `--ncu-stall-timeout 10min`",
+                limit(limits.stall)
+            );
+        }
         if !self.has_begun {
             let whose = if self.done.is_empty() { "" } else { " of another pass" };
             return format!(
@@ -162,11 +178,10 @@ impl Course {
         };
         format!(
             "ncu came no further for {} {place} kernel `{name}` and was stopped, and the command with it; it had profiled \
-             {}\ntry `--ncu-graph-profiling graph`, `--ncu-replay-mode application`, fewer launches by \
+             {profiled}\ntry `--ncu-graph-profiling graph`, `--ncu-replay-mode application`, fewer launches by \
              `--ncu-launch-count` or `--ncu-kernel`; or, where the command does other things for so long, \
              `--ncu-stall-timeout 10min`",
             limit(limits.stall),
-            counted(self.done.len() as u64, "kernel"),
         )
     }
 }
@@ -273,7 +288,7 @@ mod tests {
     fn watched(text: &str, limits: Limits) -> Watched {
         let mut log = tempfile::NamedTempFile::new().unwrap();
         log.write_all(text.as_bytes()).unwrap();
-        look(log.path(), &limits, &Ended::after(Duration::from_secs(2)))
+        look(log.path(), &limits, None, &Ended::after(Duration::from_secs(2)))
     }
 
     #[test]
@@ -314,7 +329,7 @@ mod tests {
     fn a_log_that_is_not_there_or_no_file_is_told() {
         let folder = tempfile::tempdir().unwrap();
         for path in [folder.path().to_owned(), folder.path().join("log.txt")] {
-            let Watched::Not(why) = look(&path, &LIMITS, &Ended::after(Duration::from_secs(60))) else {
+            let Watched::Not(why) = look(&path, &LIMITS, None, &Ended::after(Duration::from_secs(60))) else {
                 panic!("{path:?}")
             };
             assert!(why.contains("could not be read: "), "{why}");

@@ -12,8 +12,10 @@ use super::super::knobs::{GraphLevel, NsysKnobs, NsysRange, NsysTrace};
 use super::super::profilers;
 use super::super::runtime::RuntimeFolder;
 use super::super::settings::{Choice as _, Gate, Settings, Trace};
-use super::nsys_watch;
+use super::super::words::nanoseconds;
+use super::silence::Silence;
 use super::tool::{self, Tool};
+use super::watch::Ended;
 use super::{Evaluator, Watch, Watched};
 use crate::ingest::Ingest;
 use crate::schema::env as variables;
@@ -221,7 +223,15 @@ impl Evaluator for NsysEvaluator {
     fn watch(&self, session: &Path, started: &Child) -> Option<Watch> {
         let (limit, folder) = (self.knobs.report_timeout, self.tool.folder(session));
         let (of, into) = (session.to_owned(), folder.clone());
-        let look = move |root, ended: &_| nsys_watch::look(root, &of, &into, limit, ended);
+        let look = move |root, ended: &Ended| {
+            let mut silence = Silence::new(root, of, into, limit);
+            while !ended.is_so() {
+                if silence.is_too_long() {
+                    return Watched::Stopped(stopped(limit));
+                }
+            }
+            Watched::Well
+        };
         Some(Watch::start(started, session, &folder, look))
     }
 
@@ -237,6 +247,9 @@ impl Evaluator for NsysEvaluator {
                             does not";
             }
             session.add_problem("target_crashed", message);
+        } else if let Some(signal) = exit.signal.filter(tool::is_crash) {
+            let hint = "another release (`--nsys-path`), or `--nsys-cuda-graph-trace graph`";
+            session.add_problem("nsys_crashed", tool::itself_crashed(signal, self.tool.name, hint));
         }
         if let Err(why) = self.fill(session, &exit) {
             session.add_problem("nsys_unread", why);
@@ -244,6 +257,14 @@ impl Evaluator for NsysEvaluator {
         tool::note_reports(session, &self.tool, REPORT);
         exit
     }
+}
+
+fn stopped(limit: Duration) -> String {
+    let limit = nanoseconds(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
+    format!(
+        "nsys had written nothing for {limit} after the command had ended, and was stopped; what came is kept, the \
+         command's exit code is lost\nwhere its report takes longer: `--nsys-report-timeout 30min`"
+    )
 }
 
 /// `The target application terminated with signal 11 (SIGSEGV)`.

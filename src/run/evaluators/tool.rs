@@ -267,11 +267,32 @@ pub(super) fn killed(signal: i32) -> Exit {
     }
 }
 
+/// Whether a signal is none that asks a program to end, as Ctrl-C does.
+pub(super) fn is_crash(signal: &i32) -> bool {
+    ![libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM].contains(signal)
+}
+
 /// What the session says of a command that a signal ended.
 pub(super) fn crashed(signal: i32, name: &str) -> String {
+    let signal = named(signal);
+    format!("the command was killed by signal {signal} under {name}; what was recorded until then is kept")
+}
+
+/// What it says of a profiler that a signal ended.
+pub(super) fn itself_crashed(signal: i32, name: &str, hint: &str) -> String {
+    let why = if signal == libc::SIGKILL {
+        ", which is often the system's answer to too little memory (`dmesg`)"
+    } else {
+        ""
+    };
+    let signal = named(signal);
+    format!("{name} itself was killed by signal {signal}{why}; what it wrote is kept\ntry {hint}")
+}
+
+/// `11 (SIGSEGV)`.
+fn named(signal: i32) -> String {
     let known = nix::sys::signal::Signal::try_from(signal);
-    let known = known.map_or(String::new(), |known| format!(" ({known})"));
-    format!("the command was killed by signal {signal}{known} under {name}; what was recorded until then is kept")
+    known.map_or(signal.to_string(), |known| format!("{signal} ({known})"))
 }
 
 /// Why the tables are empty: what went wrong, else that nobody opened a window, else that there was nothing.

@@ -110,6 +110,67 @@ fn an_ncu_that_hangs_in_its_last_launch_is_stopped() {
     assert!(stopped.said.contains("in kernel `nvjet"), "{}", stopped.said);
 }
 
+/// Once it has all it was asked for, the command may go on for as long as it likes, but ncu itself may not.
+#[test]
+fn an_ncu_that_hangs_after_its_last_launch_and_the_command_is_stopped() {
+    let options = ["--ncu-launch-count", "1", "--ncu-stall-timeout", "1s"];
+    let stopped = ran("ncu", "hang_report", &options, "sleep 3; echo well");
+    assert_code(&stopped.output, 128 + 9);
+    assert_eq!(stdout(&stopped.output), "well\n");
+    assert_eq!((stopped.codes(), stopped.rows("kernels")), (vec!["ncu_stopped"], 1));
+    insta::assert_snapshot!(stopped.said, @r"
+    colonel: session ID  1 window, 2.30 us  python3.11 (pid 4711)
+             by ncu 2025.3.1.0: .colonel/sessions/ID/ncu/report.ncu-rep
+             ! ncu had profiled all that was asked for (1 kernel), but written nothing for 1.00 s after the command had ended, and was stopped; what came is kept, the command's exit code is lost
+             where its report takes longer: `--ncu-stall-timeout 10min`
+    ");
+    let well = ran("ncu", "", &options, "sleep 3; echo well");
+    assert_code(&well.output, 0);
+    assert_eq!((well.codes(), well.rows("kernels")), (vec![], 1));
+}
+
+/// Only the shell that marks the command would be profiled, so then nobody can tell whether the command has ended.
+#[test]
+fn the_first_process_is_the_command_itself_where_ncu_looks_at_no_other() {
+    let options = ["--ncu-target-processes", "application-only", "--ncu-launch-count", "1"];
+    let options = [&options[..], &["--ncu-stall-timeout", "1s"]].concat();
+    let ran = ran("ncu", "", &options, "echo \"<$COLONEL_COMMAND>\"; sleep 2");
+    assert_code(&ran.output, 0);
+    assert_eq!((stdout(&ran.output).as_str(), ran.codes()), ("<>\n", vec![]));
+}
+
+#[test]
+fn profilers_that_crash_themselves_are_told_from_a_command_that_does() {
+    let ncu = ran("ncu", "crash", &[], "exec sleep 600");
+    assert_code(&ncu.output, 128 + 11);
+    assert_eq!((ncu.codes(), ncu.rows("kernels")), (vec!["ncu_crashed"], 1));
+    insta::assert_snapshot!(ncu.said, @r"
+    colonel: session ID  1 window, 2.30 us  python3.11 (pid 4711)
+             by ncu 2025.3.1.0: .colonel/sessions/ID/ncu/report.ncu-rep
+             ! ncu itself was killed by signal 11 (SIGSEGV); what it wrote is kept
+             try fewer launches (`--ncu-launch-count`) or sections (`--ncu-section`), `--ncu-replay-mode application`, or another release (`--ncu-path`)
+    ");
+    let by_script = ran("ncu", "crash_in_script", &[], "exec sleep 600");
+    assert_code(&by_script.output, 128 + 11);
+    assert_eq!(by_script.said, ncu.said);
+    let nsys = ran("nsys", "killed", &[], "true");
+    assert_code(&nsys.output, 128 + 9);
+    assert_eq!(nsys.codes(), ["nsys_crashed", "nsys_unread"]);
+    insta::assert_snapshot!(nsys.said, @r"
+    colonel: session ID  no kernels: nsys itself was killed by signal 9 (SIGKILL), which is often the system's answer to too little memory (`dmesg`); what it wrote is kept
+             try another release (`--nsys-path`), or `--nsys-cuda-graph-trace graph`
+             nsys made no report; nsys said: Collecting data... / Generating '/tmp/nsys-report-2f4b.qdstrm'
+    ");
+    for evaluator in ["ncu", "nsys"] {
+        let asked = ran(evaluator, "", &[], "kill -TERM $PPID; sleep 1");
+        assert!(
+            !asked.codes().contains(&format!("{evaluator}_crashed").as_str()),
+            "{}",
+            asked.said
+        );
+    }
+}
+
 /// By application a launch comes again in each pass, and none is the last.
 #[test]
 fn passes_of_an_application_replay_are_no_launches() {
