@@ -82,7 +82,8 @@ def unknown(message: Message) -> list[int]:
 
 
 def test_perfetto_reads_the_native_trace(session: Path, tmp_path: Path) -> None:
-    """Its trace processor is a download, not a package: the packets are put together here as it would."""
+    """Its trace processor is no package (the wheel `perfetto` downloads it when it is first used): the packets are put
+    together here as it would."""
     trace = perfetto_trace_pb2.Trace()
     trace.ParseFromString(export(session, tmp_path / "trace", "perfetto").read_bytes())
     assert [number for packet in trace.packet for number in unknown(packet)] == []
@@ -95,7 +96,7 @@ def test_perfetto_reads_the_native_trace(session: Path, tmp_path: Path) -> None:
             track = packet.track_descriptor
             assert not track.parent_uuid or track.parent_uuid in tracks, "a parent comes first"
             tracks[track.uuid] = track
-    found: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    found: list[tuple[str, int, int]] = []
     stacks: dict[int, list] = defaultdict(list)
     flows: dict[int, list[str]] = defaultdict(list)
     for packet in sorted(trace.packet, key=lambda packet: packet.timestamp):
@@ -110,10 +111,10 @@ def test_perfetto_reads_the_native_trace(session: Path, tmp_path: Path) -> None:
             begin = stacks[event.track_uuid].pop()
             if tracks[event.track_uuid].name.startswith("stream") and begin.track_event.category_iids[0] == 1:
                 name = texts[begin.track_event.debug_annotations[0].string_value_iid]
-                found[name][0] += 1
-                found[name][1] += packet.timestamp - begin.timestamp
+                found.append((name, begin.timestamp, packet.timestamp))
     assert not any(stacks.values()), "every slice ends"
-    assert {name: tuple(total) for name, total in found.items()} == kernels(session)
+    rows = duckdb.sql(f"SELECT name, start_ns, end_ns FROM '{session}/kernels/**/*.parquet'").fetchall()
+    assert sorted(found) == sorted(rows), "each kernel, to the nanosecond"
     arrows = [names for names in flows.values() if len(names) > 1]
     assert len(arrows) > 0
     assert all(names[0] == "CUDA calls" and names[-1].startswith("stream") for names in arrows)
