@@ -8,7 +8,8 @@ use std::process::Command;
 
 use colonel::schema::columns::TableBuilder as _;
 use colonel::schema::manifest::Window;
-use colonel::schema::tables::{DevicesBuilder, KernelsBuilder};
+use colonel::schema::tables::{DevicesBuilder, KernelCounterRow, KernelCountersBuilder, KernelsBuilder};
+use colonel::session::synthetic::bottlenecks;
 use colonel::session::synthetic::model::{Engine, Model};
 use colonel::session::synthetic::{SyntheticGuest, h100, kernel, model_kernels};
 use colonel::session::{NewSession, SessionWriter, SessionsDir};
@@ -144,6 +145,69 @@ fn pair(slowdown: f64) -> Sessions {
         },
     );
     sessions
+}
+
+/// As ncu leaves it: some launches of a kernel, each by itself.
+fn replayed(sessions: &Sessions, id: &str, name: &str, launches: u32, metrics: &[(&str, f64)]) {
+    let writer = sessions.writer();
+    let mut guest = SyntheticGuest::new(writer.path(), PID);
+    let (mut kernels, mut counters) = (KernelsBuilder::default(), KernelCountersBuilder::default());
+    for launch in 0..launches {
+        kernels.push(kernel(PID, name, BEGIN_NS + 20_000 * i64::from(launch), 9_000));
+        for &(metric, value) in metrics {
+            counters.push(KernelCounterRow {
+                pid: PID,
+                correlation_id: Some(launch),
+                device_id: 0,
+                name,
+                short_name: name,
+                metric,
+                value: Some(value + f64::from(launch % 2)),
+                low: None,
+                high: None,
+                unit: None,
+                source: "ncu",
+            });
+        }
+    }
+    guest.seal(&mut kernels).unwrap();
+    guest.seal(&mut counters).unwrap();
+    guest.end(BEGIN_NS + 1_000_000_000).unwrap();
+    sessions.seal(writer, id);
+}
+
+#[test]
+fn live_figures_stand_beside_those_of_ncu() {
+    let sessions = Sessions::new();
+    let writer = sessions.writer();
+    bottlenecks::write(writer.path(), BEGIN_NS).unwrap();
+    sessions.seal(writer, "aaaaaaaa");
+    let metrics = [
+        ("dram__throughput.avg.pct_of_peak_sustained_elapsed", 69.5),
+        ("sm__warps_active.avg.pct_of_peak_sustained_elapsed", 40.0),
+    ];
+    replayed(&sessions, "bbbbbbbb", "gemm_1_2_waves", 10, &metrics);
+    let (code, text, _) = sessions.words(&["aaaaaaaa", "bbbbbbbb", "--limit", "1"]);
+    assert_eq!(code, 0);
+    let (_, counters) = text.split_once("hardware counters\n").unwrap();
+    // 81 % over 8.6 us live, and 70 % over 9 us by itself, which are 73 % of 8.6 us.
+    insta::assert_snapshot!(counters, @r"
+    metric                     A       B  difference  at A's time     mean, A → B  kernel
+    dram_throughput  81.0 % ±2.5  70.0 %       -11.0         -8.0  8.62 → 9.00 us  gemm_1_2_waves
+    at A's time: B's percentage put to the kernel's duration in A, before A is taken from it; ncu has a kernel's launch in its time
+    ");
+    let (_, json, _) = sessions.words(&["aaaaaaaa", "bbbbbbbb", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let rows = json["counters"].as_array().unwrap();
+    assert_eq!(rows.len(), 1, "warps were not sampled live: {rows:?}");
+    assert_eq!(
+        (&rows[0]["metric"], &rows[0]["b"]["value"]),
+        (&"dram_throughput".into(), &70.0.into())
+    );
+    let (_, json, _) = sessions.words(&["bbbbbbbb", "aaaaaaaa", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let back = json["counters"][0]["difference"].as_f64().unwrap();
+    assert!((back + rows[0]["difference"].as_f64().unwrap()).abs() < 1e-9);
 }
 
 #[test]

@@ -131,6 +131,13 @@ fn findings_in_words() {
 }
 
 #[test]
+fn counters_by_window_kernel_and_layer() {
+    let sessions = Sessions::new();
+    bottlenecks_session(&sessions);
+    insta::assert_snapshot!("show_counters", sessions.words(&["show", "--counters"]));
+}
+
+#[test]
 fn the_page_has_its_parts_and_foreign_text_is_no_markup() {
     let sessions = Sessions::new();
     bottlenecks_session(&sessions);

@@ -11,7 +11,7 @@ use super::output::{answer, answer_json, talk};
 use super::report::{refuse, write};
 use super::sessions_dir::SessionsDirArgs;
 use crate::analysis::Comparison;
-use crate::analysis::compare::{By, Regression, Unit};
+use crate::analysis::compare::{By, CountedRow, Regression, Unit, counted};
 use crate::report::{CompareJson, Compared, compare_html, compare_markdown, compare_text, terminal_width};
 use crate::session::{SESSION_CHANGED, Selection, Session, SessionsDir};
 
@@ -95,11 +95,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         (Some(limit), _) => Some(limit),
         (None, false) => Some(DEFAULT_LIMIT),
     };
-    let ([a, b], comparison) = read(args, &sessions)?;
+    let ([a, b], comparison, counted) = read(args, &sessions)?;
     let compared = Compared {
         sessions: [&a, &b],
         windows: [args.window_a.as_deref(), args.window_b.as_deref()],
         comparison: &comparison,
+        counted: &counted,
         limit,
     };
     match args.format {
@@ -145,7 +146,7 @@ fn judge(comparison: &Comparison, limit: f64) -> (u8, String) {
 }
 
 /// The launcher may compact a session while it is read: then both are read again.
-fn read(args: &Args, sessions: &SessionsDir) -> anyhow::Result<([Session; 2], Comparison)> {
+fn read(args: &Args, sessions: &SessionsDir) -> anyhow::Result<([Session; 2], Comparison, Vec<CountedRow>)> {
     const ATTEMPTS: u32 = 3;
     let by = match args.by {
         ByArg::Kernel => By::Kernel,
@@ -181,7 +182,8 @@ fn read(args: &Args, sessions: &SessionsDir) -> anyhow::Result<([Session; 2], Co
             );
         }
         if !changed || attempt == ATTEMPTS {
-            return Ok(([a, b], comparison));
+            let counted = counted([&a, &b], [in_a.as_ref(), in_b.as_ref()])?;
+            return Ok(([a, b], comparison, counted));
         }
         attempt += 1;
     }

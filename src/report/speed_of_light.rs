@@ -39,7 +39,7 @@ pub(crate) fn speed_text(device: &DeviceSpeed, level: f64, limit: Option<usize>,
         .map(|name| format!(" ({name})"))
         .unwrap_or_default();
     let mut text = format!(
-        "\nspeed of light by kernel, device {}{name}: {} of {}, which are {} ± {} ahead of the kernels' clock\n",
+        "\nspeed of light by kernel, device {}{name}: {} of {}, clocks {} ± {} apart\n",
         device.device_id,
         counted(device.samples, "sample"),
         nanoseconds(device.sample_ns.unsigned_abs()),
@@ -54,10 +54,26 @@ pub(crate) fn speed_text(device: &DeviceSpeed, level: f64, limit: Option<usize>,
     }
     if !device.layers.is_empty() {
         text += "\nby layer\n";
-        text += &table(device, &device.layers, "layer", width);
+        text += &table(device, &alike_together(&device.layers), "layer", width);
     }
     text += &legend(device, level);
     text
+}
+
+/// Neighbours with the same figures become one: layers of the same kernels.
+fn alike_together(layers: &[Speed]) -> Vec<Speed> {
+    let is_alike = |a: &Speed, b: &Speed| a.figures == b.figures && a.count == b.count;
+    let together = |layers: &[Speed]| {
+        let mut all = layers.first()?.clone();
+        if let Some(last) = layers.last().filter(|_| layers.len() > 1) {
+            all.short_name = format!("{} to {}", all.name, last.name);
+            all.share = layers.iter().map(|layer| layer.share).sum();
+            all.total_ns = layers.iter().map(|layer| layer.total_ns).sum();
+            all.count = layers.iter().map(|layer| layer.count).sum();
+        }
+        Some(all)
+    };
+    layers.chunk_by(is_alike).filter_map(together).collect()
 }
 
 fn signed(ns: i64) -> String {

@@ -8,6 +8,7 @@
 mod bootstrap;
 mod cells;
 mod change;
+mod counted;
 mod gather;
 mod matching;
 mod rows;
@@ -19,6 +20,7 @@ use serde::Serialize;
 
 pub use bootstrap::Method;
 pub use change::{Change, Regression, Verdict};
+pub use counted::{Counted, CountedRow, counted};
 pub use matching::Match;
 pub use rows::{ComparedRow, Launches};
 pub use sides::{Cost, PhaseSteps, StepTime, Unit};

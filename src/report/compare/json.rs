@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::Compared;
-use crate::analysis::compare::{By, Change, ComparedRow, Cost, Method, PhaseSteps, Unit, Verdict};
+use crate::analysis::compare::{By, Change, ComparedRow, Cost, CountedRow, Method, PhaseSteps, Unit, Verdict};
 use crate::report::show::JSON_VERSION;
 
 /// `colonel compare --json`.
@@ -27,6 +27,8 @@ pub struct CompareJson<'a> {
     layers: Option<&'a [ComparedRow]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     steps: Option<&'a [ComparedRow]>,
+    #[serde(skip_serializing_if = "<[CountedRow]>::is_empty")]
+    counters: &'a [CountedRow],
 }
 
 #[derive(Debug, Serialize)]
@@ -83,6 +85,7 @@ impl<'a> CompareJson<'a> {
             kernels: of(By::Kernel),
             layers: of(By::Layer),
             steps: of(By::Step),
+            counters: compared.counted,
         }
     }
 }

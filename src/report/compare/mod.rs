@@ -1,5 +1,6 @@
 //! `colonel compare`: two sessions side by side, for people and for machines. One file a format.
 
+mod counted;
 mod html;
 mod json;
 mod markdown;
@@ -12,6 +13,7 @@ pub use markdown::compare_markdown;
 pub use text::compare_text;
 
 use crate::analysis::Comparison;
+use crate::analysis::compare::CountedRow;
 use crate::session::Session;
 
 /// Two sessions, the window of each that was asked for, and what came out.
@@ -23,6 +25,8 @@ pub struct Compared<'a> {
     pub windows: [Option<&'a str>; 2],
     /// What came out.
     pub comparison: &'a Comparison,
+    /// Hardware counters of kernels that both have.
+    pub counted: &'a [CountedRow],
     /// Rows shown.
     pub limit: Option<usize>,
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::Compared;
+use super::counted::counters_text;
 use super::words::{NONE, SIDES, difference, heading, in_all, interval, name, notes, noun, relative, time, verdict};
 use crate::analysis::compare::{Change, ComparedRow, Launches, Unit, Verdict};
 use crate::report::show::duration;
@@ -76,7 +77,7 @@ pub fn compare_text(compared: Compared<'_>, width: usize) -> String {
         let noun = format!("more {}", noun(comparison.by));
         let _ = writeln!(text, "and {}: --limit 0 shows all", counted(rest as u64, &noun));
     }
-    text
+    text + &counters_text(compared, width)
 }
 
 const fn column(head: &'static str, right: bool, weight: u8) -> Column {
