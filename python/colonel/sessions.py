@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from colonel import notebook
 from colonel.errors import ColonelError, NoSessionError, SessionNotFoundError, SessionReadError
 from colonel.folders import Folder, LocalFolder, RemoteFolder, is_url
+from colonel.speed_of_light import SpeedOfLight, speed_of_light
 from colonel.summary import Summary, summarize
 
 if TYPE_CHECKING:
@@ -221,6 +222,17 @@ class Session:
             ColonelError: the session is not on this machine, the program is missing, or says why it can't.
         """
         return summarize(self.path, by, window)
+
+    def speed_of_light(self, *, window: int | str | None = None) -> SpeedOfLight:
+        """What part of the GPU's peaks each kernel reaches, with the figures of `colonel show --counters`.
+
+        Args:
+            window: Only this window, by number or name, with the windows inside.
+
+        Raises:
+            ColonelError: the session is not on this machine, the program is missing, or says why it can't.
+        """
+        return speed_of_light(self.path, window)
 
     @property
     def plot(self) -> Plots:
