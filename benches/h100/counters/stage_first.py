@@ -266,7 +266,8 @@ def main() -> None:
     results = common.Results(arguments.out / "counters_first.json", environment, arguments.seconds, arguments.root)
     with tempfile.TemporaryDirectory() as scratch:
         first = First(arguments, Path(scratch))
-        short = ["--seconds", "0.3"]
+        # To take the GPU needs 0.7 s.
+        short = ["--seconds", "1.2"]
         alone = ["--mode", "counters"]
         steps = {
             "alone": lambda: first.run(alone, [first.known, "--seconds", "1"], COLONEL_LOG="1"),
