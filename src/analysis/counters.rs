@@ -71,7 +71,7 @@ struct Group {
 impl Counters {
     /// Reads the table.
     pub fn of(session: &Session, selection: Option<&Selection>) -> Result<Self, SessionError> {
-        let frames = Frames::new(&session.manifest().processes, selection);
+        let frames = Frames::of_all(&session.manifest().processes, selection);
         let mut fold = Fold::default();
         let mut problems = Vec::new();
         let mut settled = 0;

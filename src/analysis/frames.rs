@@ -34,13 +34,22 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
-    /// Of the selected windows, of all without a selection.
+    /// Of the selected windows whose records were taken, of all of these without a selection.
     pub(crate) fn new(processes: &[Process], selection: Option<&Selection>) -> Self {
+        Self::among(processes, selection, |window| !window.sampled)
+    }
+
+    /// The same for what is taken in every window.
+    pub(crate) fn of_all(processes: &[Process], selection: Option<&Selection>) -> Self {
+        Self::among(processes, selection, |_| true)
+    }
+
+    fn among(processes: &[Process], selection: Option<&Selection>, is_meant: fn(&Window) -> bool) -> Self {
         // Two processes of a session can have had the same pid, one after the other.
         let mut by_pid = BTreeMap::<u32, BTreeMap<u32, &Window>>::new();
         for process in processes {
             let counts = |window: &&Window| selection.is_none_or(|s| s.contains(process.pid, window.number));
-            let windows = process.recorded().filter(counts);
+            let windows = process.windows.iter().filter(|window| is_meant(window)).filter(counts);
             let known = by_pid.entry(process.pid).or_default();
             known.extend(windows.map(|window| (window.number, window)));
         }

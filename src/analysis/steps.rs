@@ -31,6 +31,9 @@ impl Layer {
     }
 }
 
+/// No step of a model pauses as long as a window is opened or closed in it.
+const WINDOWS_APART_NS: i64 = 10_000_000;
+
 /// What a step keeps of a kernel.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Item {
@@ -56,10 +59,11 @@ pub(crate) struct Splitter {
 impl Splitter {
     /// Adds a kernel. Gives the step that ended before it, or kernels that are of no step.
     pub(crate) fn push(&mut self, item: Item) -> Option<Cut> {
-        let mut cut = None;
+        let mut cut = self.is_elsewhere(&item).then(|| self.take_all()).flatten();
         self.waiting.push(item);
         if let Layer::Number(layer) = item.layer {
-            if let Some((_, last, highest)) = self.pass
+            if cut.is_none()
+                && let Some((_, last, highest)) = self.pass
                 // Kernels of two neighbours may start in either order.
                 && layer + 1 < highest
             {
@@ -79,11 +83,29 @@ impl Splitter {
     }
 
     /// What is left at the end.
-    pub(crate) fn finish(self) -> Option<Cut> {
-        match self.pass {
-            Some(_) => Some(Cut::Step(self.waiting)),
-            None => (!self.waiting.is_empty()).then_some(Cut::Other(self.waiting)),
+    pub(crate) fn finish(mut self) -> Option<Cut> {
+        self.take_all()
+    }
+
+    fn take_all(&mut self) -> Option<Cut> {
+        let waiting = std::mem::take(&mut self.waiting);
+        match self.pass.take() {
+            Some(_) => Some(Cut::Step(waiting)),
+            None => (!waiting.is_empty()).then_some(Cut::Other(waiting)),
         }
+    }
+
+    /// In another window than the kernels that wait, and not one within theirs: what ran between the two was not recorded.
+    fn is_elsewhere(&self, item: &Item) -> bool {
+        let is_other = self.waiting.last().is_some_and(|last| last.window != item.window);
+        let latest = || {
+            self.waiting
+                .iter()
+                .map(|item| item.end_ns)
+                .max()
+                .unwrap_or(item.start_ns)
+        };
+        is_other && item.start_ns.saturating_sub(latest()) > WINDOWS_APART_NS
     }
 
     /// Everything up to the longest wait behind a kernel.

@@ -12,8 +12,10 @@ use crate::analysis::frames::{Bounds, Frame, Frames};
 use crate::analysis::idle::{self, DeviceTime, IdleFold, Place};
 use crate::analysis::kernels::{KernelFold, LaunchShape};
 use crate::analysis::transfers::{CopyFold, Transfer};
-use crate::schema::manifest::{Problem, Window};
-use crate::session::{Life, Part, Parts, Scan, Selection, Session, SessionError, SortedScan, now_ns, wanted_schema};
+use crate::schema::manifest::{BURST, Problem, Window};
+use crate::session::{
+    Life, Part, Parts, Scan, Selection, Session, SessionError, SortedScan, is_within, now_ns, wanted_schema,
+};
 
 /// Kernels of one name.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -245,6 +247,27 @@ impl SessionSummary {
             }
         }
         self.windows = windows.into_values().collect();
+        self.sum_bursts();
+    }
+
+    /// A sampled window has the kernels of its bursts.
+    fn sum_bursts(&mut self) {
+        let sums: Vec<u64> = self
+            .windows
+            .iter()
+            .map(|outer| {
+                let inner = self.windows.iter().filter(|inner| {
+                    outer.window.sampled
+                        && inner.window.trigger == BURST
+                        && inner.pid == outer.pid
+                        && is_within(&inner.window, &outer.window)
+                });
+                inner.map(|inner| inner.kernels).sum()
+            })
+            .collect();
+        for (outer, sum) in self.windows.iter_mut().zip(sums) {
+            outer.kernels += sum;
+        }
     }
 
     fn fill_devices(&mut self, session: &Session, scope: &Scope<'_>, found: &Found) -> Result<(), SessionError> {

@@ -159,6 +159,9 @@ fn check_mode(args: &Args) -> Result<(), String> {
     if args.mode != Mode::Sampled && (args.burst.is_some() || args.burst_every.is_some()) {
         return Err("`--burst` and `--burst-every` are for `--mode sampled`: add that, or leave them out".to_owned());
     }
+    if args.mode == Mode::Sampled && args.trace.contains(&Trace::Api) {
+        return Err("`--trace api` can't be turned off between bursts, so it goes with `--mode full` alone".to_owned());
+    }
     if args.mode != Mode::Full && matches!(args.evaluator, EvaluatorKind::Nsys | EvaluatorKind::Ncu) {
         return Err(format!(
             "`--mode {}` is colonel's own: leave `--evaluator` out, or the mode",

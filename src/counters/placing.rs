@@ -1,5 +1,7 @@
 //! Which window a sample lies in.
 
+use std::collections::BTreeMap;
+
 use crate::schema::manifest::Window;
 
 /// Windows of a process, by time.
@@ -11,17 +13,29 @@ pub(super) struct Placing {
 
 impl Placing {
     pub(super) fn new(windows: &[Window]) -> Self {
-        let ends = windows.iter().filter_map(|window| window.end_ns);
-        let mut times: Vec<i64> = windows.iter().map(|window| window.start_ns).chain(ends).collect();
-        times.sort_unstable();
-        times.dedup();
-        let holder = |time: i64| {
-            let is_open = |window: &&Window| window.start_ns <= time && window.end_ns.is_none_or(|end| time < end);
-            windows.iter().filter(is_open).map(|window| window.number).max()
-        };
-        Self {
-            holders: times.into_iter().map(|time| (time, holder(time))).collect(),
+        let opened = windows.iter().map(|window| (window.start_ns, true, window.number));
+        let closed = windows
+            .iter()
+            .filter_map(|window| Some((window.end_ns?, false, window.number)));
+        let mut turns: Vec<(i64, bool, u32)> = opened.chain(closed).collect();
+        turns.sort_unstable_by_key(|(time, ..)| *time);
+        let mut open = BTreeMap::<u32, i32>::new();
+        let mut holders: Vec<(i64, Option<u32>)> = Vec::with_capacity(turns.len());
+        for (time, opens, number) in turns {
+            // One that opens and closes at once may do so in either order.
+            *open.entry(number).or_default() += if opens { 1 } else { -1 };
+            open.retain(|_, count| *count != 0);
+            let holder = open
+                .iter()
+                .rev()
+                .find(|(_, count)| **count > 0)
+                .map(|(number, _)| *number);
+            match holders.last_mut() {
+                Some((same, last)) if *same == time => *last = holder,
+                _ => holders.push((time, holder)),
+            }
         }
+        Self { holders }
     }
 
     /// Number of the window, none for a sample that lies outside of all.

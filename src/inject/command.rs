@@ -83,6 +83,9 @@ impl Open {
             Trigger::Region | Trigger::Nvtx => None,
             Trigger::Process | Trigger::Profiler => open.iter().find(|window| window.trigger == self.trigger.name()),
             Trigger::Manual => open.iter().rfind(|window| !is_burst(window)),
+            Trigger::Burst if open.iter().all(is_burst) => {
+                return Err("no window is open to record a burst of".to_owned());
+            }
             Trigger::Burst => open.iter().find(|window| is_burst(window)),
         };
         match in_the_way {

@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use crate::inject::guest::Guest;
 use crate::inject::losses::Reason;
+use crate::inject::threads::now_ns;
 use crate::inject::writer::Message;
 
 /// Between flushes while a window is open: with the writer's 0.9 s, a record is on disk within about a second.
@@ -19,7 +20,7 @@ const DRAIN_LAST: Duration = Duration::from_secs(1);
 const SETTLE_LIMIT: Duration = Duration::from_secs(1);
 /// Records stay on until none of the closed window came for this long.
 const SETTLE_QUIET: Duration = Duration::from_millis(200);
-/// After a burst they stay on for less: each of them costs the program as much as the burst does.
+/// After a burst they stay on for less, once work that was launched later has come: recording costs as much as in a burst.
 const BURST_QUIET: Duration = Duration::from_millis(10);
 const BURST_DRAIN: Duration = Duration::from_millis(5);
 /// Flushes in a row that brought nothing, after which draining rests until the next window or the end.
@@ -28,6 +29,7 @@ const DRAIN_IDLE: u32 = 20;
 /// that polls one long kernel makes few.
 const SILENCE: Duration = Duration::from_secs(2);
 const SILENCE_CALLS: u32 = 1_000;
+const SILENT_BURSTS: u32 = 3;
 /// Flushes at the process's end before the forced one.
 const FINISH_FLUSHES: u32 = 10;
 /// Longest wait for the writer to seal.
@@ -56,6 +58,8 @@ struct Settling {
     /// Rows when they last grew, and when that was.
     rows: u64,
     grew: Instant,
+    /// When it closed, Unix ns.
+    closed_ns: i64,
 }
 
 /// Notices that no record reaches us any more though the program calls CUDA: somebody else registered buffers.
@@ -65,6 +69,17 @@ struct Canary {
     /// When buffers last moved, and the correlation id then.
     last: Option<(Instant, u32)>,
     silent: Option<Silence>,
+    in_vain: InVain,
+}
+
+/// Bursts in a row that brought nothing, too short each to be suspicious.
+#[derive(Debug, Default)]
+struct InVain {
+    /// How many buffers had moved when the last burst was settled.
+    moved: u64,
+    bursts: u32,
+    /// CUDA calls in those.
+    calls: u32,
 }
 
 /// How long, and how many calls.
@@ -103,13 +118,17 @@ impl Delivery {
             if self.flush_and_seal((!is_burst).then_some(SEAL_TIMEOUT)) {
                 self.canary.silent = None;
             }
-            self.bury_canary();
-            let rows = self.guest.window_rows.load(Ordering::Acquire);
+            if is_burst {
+                self.canary.in_vain.calls += self.guest.windows.calls_of_last_burst();
+            } else {
+                self.bury_canary();
+            }
             let now = Instant::now();
             self.settling = Some(Settling {
                 since: now,
-                rows,
+                rows: self.guest.window_rows.load(Ordering::Acquire),
                 grew: now,
+                closed_ns: now_ns(),
             });
             self.next_flush = Some(Instant::now() + self.drain_step);
             return;
@@ -136,7 +155,7 @@ impl Delivery {
             if brought || self.guest.windows.sealed() < self.delivered {
                 self.request_seal(self.settling.filter(|_| !is_burst).map(|_| SEAL_TIMEOUT));
             }
-            self.settle(if is_burst { BURST_QUIET } else { SETTLE_QUIET });
+            self.settle(is_burst);
             if !is_burst {
                 self.drain_step = (self.drain_step * 2).min(DRAIN_LAST);
             }
@@ -145,17 +164,44 @@ impl Delivery {
     }
 
     /// Turns the records off once a flush brought nothing more of the closed window, or it took too long.
-    fn settle(&mut self, quiet: Duration) {
+    fn settle(&mut self, is_burst: bool) {
         let Some(settling) = &mut self.settling else { return };
         let rows = self.guest.window_rows.load(Ordering::Acquire);
         if rows != settling.rows {
             settling.rows = rows;
             settling.grew = Instant::now();
         }
-        // One long replay delivers nothing until it ends.
+        // One long replay delivers nothing until it ends, so silence alone says little; a kernel launched later says more.
+        let is_past = self.guest.latest_outside_ns.load(Ordering::Acquire) > settling.closed_ns;
+        let quiet = if is_burst && is_past { BURST_QUIET } else { SETTLE_QUIET };
         let is_settled = settling.grew.elapsed() > quiet || settling.since.elapsed() > SETTLE_LIMIT;
         if is_settled && self.guest.disable_if_closed() {
             self.settling = None;
+            self.count_burst();
+        }
+    }
+
+    /// All of a burst has come, if anything did.
+    fn count_burst(&mut self) {
+        let moved = self.guest.pool.moved.load(Ordering::Relaxed);
+        let in_vain = &mut self.canary.in_vain;
+        if moved != in_vain.moved {
+            *in_vain = InVain {
+                moved,
+                ..InVain::default()
+            };
+            return;
+        }
+        in_vain.bursts += 1;
+        let InVain { bursts, calls, .. } = *in_vain;
+        if calls > SILENCE_CALLS && bursts >= SILENT_BURSTS {
+            *in_vain = InVain {
+                moved,
+                ..InVain::default()
+            };
+            self.replaced(&format!(
+                "no record came in {bursts} bursts though the program made {calls} CUDA calls in them"
+            ));
         }
     }
 

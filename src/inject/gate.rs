@@ -281,9 +281,9 @@ impl Guest {
         let is_planned = |(_, open): &(Instant, Open)| open.trigger == Trigger::Burst;
         if open.is_empty() {
             timers.open_at.retain(|waiting| !is_planned(waiting));
-            timers.burst = None;
         } else if !open.iter().any(is_burst) && !timers.open_at.iter().any(is_planned) {
             let next = |began| bursts.next(began, now_ns().cast_unsigned());
+            // Not sooner because it is another window: programs may open one for every step.
             let at = timers.burst.map_or_else(Instant::now, next);
             let burst = Open {
                 length: Some(bursts.length),
@@ -381,7 +381,12 @@ impl Guest {
         };
         let open = self.windows.open_now();
         let mut numbers = which.among(&open)?;
-        let answer = numbers.last().copied().unwrap_or_default();
+        let burst = |number: &&u32| open.iter().any(|window| window.number == **number && is_burst(window));
+        let answer = numbers
+            .iter()
+            .rfind(|number| !burst(number))
+            .or(numbers.last())
+            .copied();
         // A burst ends with the last of the windows that it is taken in.
         if open
             .iter()
@@ -415,7 +420,7 @@ impl Guest {
         } else {
             self.wake.steward();
         }
-        Ok(answer)
+        Ok(answer.unwrap_or_default())
     }
 
     /// Turns the records off, unless a window is open again or just opening. False: somebody is at the gate, try again.

@@ -50,6 +50,8 @@ pub(crate) struct Guest {
     pub(crate) window_rows: std::sync::atomic::AtomicU64,
     /// Records let go because they belong to no window.
     pub(crate) outside_windows: std::sync::atomic::AtomicU64,
+    /// Start of the latest kernel among those, Unix ns.
+    pub(crate) latest_outside_ns: std::sync::atomic::AtomicI64,
     problems: Mutex<Vec<Problem>>,
     /// The process file is behind.
     pub(crate) dirty: AtomicBool,
@@ -72,6 +74,7 @@ impl Guest {
             sealed: Mutex::default(),
             window_rows: std::sync::atomic::AtomicU64::new(0),
             outside_windows: std::sync::atomic::AtomicU64::new(0),
+            latest_outside_ns: std::sync::atomic::AtomicI64::new(0),
             problems: Mutex::default(),
             dirty: AtomicBool::new(true),
             identity,

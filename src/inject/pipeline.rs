@@ -63,6 +63,7 @@ impl Pipeline {
             losses: &self.losses,
             received: &mut self.received,
             outside_windows: &mut 0,
+            latest_outside_ns: &mut 0,
             own_threads: &[],
             marks_ranges: false,
         };

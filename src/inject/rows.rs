@@ -65,6 +65,8 @@ pub(crate) struct Converter<'a> {
     pub(crate) losses: &'a Losses,
     pub(crate) received: &'a mut BTreeMap<&'static str, u64>,
     pub(crate) outside_windows: &'a mut u64,
+    /// Start of the latest kernel among those, Unix ns.
+    pub(crate) latest_outside_ns: &'a mut i64,
     /// Threads of the guest, whose calls are not the program's.
     pub(crate) own_threads: &'a [u32],
     /// Ranges are marked by the same call as windows are; which of them is whose can't be told.
@@ -93,6 +95,9 @@ impl Converter<'_> {
         let end_ns = end.cast_signed().saturating_add(self.clock_offset_ns);
         let Some(window) = self.windows.find(correlation_id, start_ns) else {
             *self.outside_windows += 1;
+            if table == "kernels" {
+                *self.latest_outside_ns = start_ns.max(*self.latest_outside_ns);
+            }
             return None;
         };
         self.receive(table);

@@ -122,9 +122,16 @@ impl Known {
     }
 }
 
+fn window_of(windows: &[manifest::Window], number: u32) -> Option<&manifest::Window> {
+    windows.get((number as usize).checked_sub(1)?)
+}
+
 fn records(windows: &[manifest::Window], number: u32) -> bool {
-    let window = (number as usize).checked_sub(1).and_then(|index| windows.get(index));
-    window.is_some_and(|window| !window.sampled)
+    window_of(windows, number).is_some_and(|window| !window.sampled)
+}
+
+fn is_burst(windows: &[manifest::Window], number: u32) -> bool {
+    window_of(windows, number).is_some_and(|window| window.trigger == manifest::BURST)
 }
 
 impl Windows {
@@ -184,6 +191,23 @@ impl Windows {
         true
     }
 
+    /// How many CUDA calls the program made in the burst that closed last, as far as that is known.
+    pub(crate) fn calls_of_last_burst(&self) -> u32 {
+        let known = lock(&self.known);
+        let calls = || {
+            let number = *known.closed.iter().rfind(|number| is_burst(&known.windows, **number))?;
+            let mark = |opens| {
+                let mut boundaries = known.boundaries.iter().rev();
+                boundaries
+                    .find(|boundary| boundary.window == number && boundary.opens == opens)?
+                    .mark
+            };
+            // The mark at its end took an id itself.
+            Some(mark(false)?.wrapping_sub(mark(true)?).saturating_sub(1))
+        };
+        calls().unwrap_or(0)
+    }
+
     /// Those that are open, the newest last.
     pub(crate) fn open_now(&self) -> Vec<manifest::Window> {
         let mut known = lock(&self.known);
@@ -230,9 +254,11 @@ impl Windows {
             .collect()
     }
 
-    /// Number of the newest window.
+    /// Number of the newest window that somebody asked for.
     pub(crate) fn newest(&self) -> Option<u32> {
-        lock(&self.known).windows.last().map(|window| window.number)
+        let known = lock(&self.known);
+        let newest = known.windows.iter().rfind(|window| window.trigger != manifest::BURST);
+        newest.map(|window| window.number)
     }
 
     /// For the process file.

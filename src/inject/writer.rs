@@ -181,7 +181,7 @@ impl Writer {
         self.dump(bytes);
         self.windows.renew(&guest.windows);
         self.names.next_buffer();
-        let mut outside = 0;
+        let (mut outside, mut latest_outside_ns) = (0, 0);
         let own_threads = threads::own();
         let mut converter = Converter {
             pid: guest.identity.pid,
@@ -200,6 +200,7 @@ impl Writer {
             losses: &guest.losses,
             received: &mut self.received,
             outside_windows: &mut outside,
+            latest_outside_ns: &mut latest_outside_ns,
             own_threads: &own_threads,
             marks_ranges: nvtx::are_marked(),
         };
@@ -215,6 +216,7 @@ impl Writer {
             Some(Rest::Truncated) => guest.losses.add("records", Reason::TruncatedBuffer, Some(1)),
         }
         guest.outside_windows.fetch_add(outside, Ordering::Relaxed);
+        guest.latest_outside_ns.fetch_max(latest_outside_ns, Ordering::Release);
         self.guest
             .window_rows
             .store(self.received.values().sum(), Ordering::Release);

@@ -350,13 +350,6 @@ impl Window {
 /// What opens the windows of `--mode sampled`.
 pub const BURST: &str = "burst";
 
-impl Process {
-    /// The windows whose records were taken.
-    pub fn recorded(&self) -> impl Iterator<Item = &Window> {
-        self.windows.iter().filter(|window| !window.sampled)
-    }
-}
-
 /// Records that did not become rows, see the table `losses`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loss {

@@ -49,6 +49,7 @@ fn a_mode_that_does_not_go_with_the_rest_is_a_usage_error() {
         ("--mode counters --burst-every 2s", "are for `--mode sampled`"),
         ("--mode sampled --burst 20ms --burst-every 30ms", "twice its length"),
         ("--mode sampled --burst 10us", "a burst is 1ms or longer"),
+        ("--mode sampled --trace nvtx,api", "goes with `--mode full` alone"),
         ("--mode sampled --evaluator nsys", "leave `--evaluator` out"),
         ("--mode counters --evaluator ncu", "leave `--evaluator` out"),
         ("--mode now-and-then", "known: full, sampled, counters"),

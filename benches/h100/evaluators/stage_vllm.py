@@ -29,7 +29,7 @@ def ncu(*options: str, **more) -> Case:
 # Of one prompt, the prefill is one step of some 310 launches, and each further step one graph among 20 others: the 24
 # launches after the 400th have a graph.
 ONE_PROMPT = ("--num-prompts", "1")
-IN_A_GRAPH = ("--ncu-launch-skip", "700", "--ncu-launch-count", "64")
+IN_A_GRAPH = ("--ncu-launch-skip", "700", "--ncu-launch-count", "24")
 BY_GRAPH = ("--ncu-graph-profiling", "graph")
 RUNS = {
     "cupti": Case(),
@@ -44,8 +44,8 @@ RUNS = {
     "ncu_graph_by_name": ncu(
         *BY_GRAPH, "--ncu-kernel", "graph", "--ncu-launch-count", "3", demo=ONE_PROMPT, expected="graph"
     ),
-    # Of four prompts, the first graph is launch 637 of the window, of 290 kernels: all 64 are of graphs.
-    "ncu_decode": ncu(*IN_A_GRAPH),
+    # Of four prompts, the first graph is launch 637 of the window, of 290 kernels: all 24 are of graphs.
+    "ncu_decode": Case(("--evaluator", "ncu", *IN_A_GRAPH, "--ncu-stall-timeout", "60s"), seconds=240),
     "ncu_warm_and_free": ncu(*IN_A_GRAPH, "--ncu-cache-control", "none", "--ncu-clock-control", "none"),
     # Each pass is a start of vLLM: as few as there can be, so a section that needs none.
     "ncu_application": ncu(

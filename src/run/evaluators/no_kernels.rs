@@ -3,7 +3,8 @@
 use super::super::flavors::{Flavor, GENERIC};
 use super::super::settings::Gate;
 use super::super::summary::{COUNTERS_ALONE, process_name};
-use crate::schema::manifest::{Exit, Problem, Process, ProcessState, Session as Manifest};
+use super::super::words::counted;
+use crate::schema::manifest::{BURST, Exit, Problem, Process, ProcessState, Session as Manifest};
 use crate::schema::ranges::PREFIX;
 
 /// The reason; further lines say what to do.
@@ -55,6 +56,14 @@ fn why_none_in_window(flavor: &Flavor, opened: &Process, processes: &[Process]) 
             ),
             flavor.how_to_open,
         ),
+        _ if opened.windows.iter().any(|window| window.sampled) => {
+            let bursts = opened.windows.iter().filter(|window| window.trigger == BURST).count();
+            format!(
+                "nothing was launched on a GPU in {}, which alone `--mode sampled` records; make bursts longer \
+                 (`--burst`) or more (`--burst-every`), or leave the mode out",
+                counted(bursts as u64, "burst")
+            )
+        }
         _ => "nothing was launched on a GPU while a window was open".to_owned(),
     }
 }
