@@ -29,7 +29,9 @@ const DRAIN_IDLE: u32 = 20;
 /// that polls one long kernel makes few.
 const SILENCE: Duration = Duration::from_secs(2);
 const SILENCE_CALLS: u32 = 1_000;
+/// The same for bursts in a row, which are too short each to be suspicious.
 const SILENT_BURSTS: u32 = 3;
+const SILENT_BURSTS_CALLS: u32 = 200;
 /// Flushes at the process's end before the forced one.
 const FINISH_FLUSHES: u32 = 10;
 /// Longest wait for the writer to seal.
@@ -194,7 +196,7 @@ impl Delivery {
         }
         in_vain.bursts += 1;
         let InVain { bursts, calls, .. } = *in_vain;
-        if calls > SILENCE_CALLS && bursts >= SILENT_BURSTS {
+        if calls > SILENT_BURSTS_CALLS && bursts >= SILENT_BURSTS {
             *in_vain = InVain {
                 moved,
                 ..InVain::default()

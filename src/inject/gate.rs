@@ -284,7 +284,10 @@ impl Guest {
         } else if !open.iter().any(is_burst) && !timers.open_at.iter().any(is_planned) {
             let next = |began| bursts.next(began, now_ns().cast_unsigned());
             // Not sooner because it is another window: programs may open one for every step.
-            let at = timers.burst.map_or_else(Instant::now, next);
+            // Not while CUDA starts: where a burst lay over the making of a graph, an H100 recorded none of it later.
+            let starts = open.iter().all(|window| window.trigger == Trigger::Process.name());
+            let began = timers.burst.or_else(|| starts.then(Instant::now));
+            let at = began.map_or_else(Instant::now, next);
             let burst = Open {
                 length: Some(bursts.length),
                 ..Open::by(Trigger::Burst)

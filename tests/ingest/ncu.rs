@@ -142,6 +142,22 @@ fn a_page_without_launches_is_empty_and_what_is_no_page_is_refused() {
     insta::assert_snapshot!(error, @r#"what ncu printed is no raw page of ncu: launch 0 has no "Kernel Name"; make one with `ncu --import REPORT.ncu-rep --csv --page raw`"#);
 }
 
+/// What it printed of nodes of a decode graph of vLLM 0.26.0, shortened to six launches and fewer columns.
+#[test]
+fn nodes_of_a_real_graph_are_kernels() {
+    let (session, launches, _fixture) = ingested(include_str!("../nsight/recorded/vllm_decode_ncu.csv")).unwrap();
+    assert_eq!((launches.launches, launches.without_duration), (6, 0));
+    let columns = ["start_ns", "end_ns", "short_name", "stream_id", "grid_x", "block_x"];
+    insta::assert_snapshot!(text(&session, "kernels", &columns), @r"
+    1000000 1004288 reshape_and_cache_flash_kernel 7 4 128
+    1004288 1013888 device_kernel 7 132 256
+    1013888 1017984 device_kernel 7 8 256
+    1017984 1023968 nvjet_sm90_tst_64x8_64x16_4x1_v_bz_TNT 7 4 384
+    1023968 1027392 triton_per_fused_fused_add_rms_norm_0 7 4 32
+    1027392 1037568 nvjet_sm90_tst_128x8_64x12_4x1_v_bz_TNT 7 4 384
+    ");
+}
+
 /// What ncu 2025.3.1 printed on an H100.
 #[test]
 fn a_page_of_a_real_ncu_is_read() {

@@ -260,7 +260,7 @@ def profile(words: list[str]) -> int:
         print("The target application terminated with signal 11 (SIGSEGV)", flush=True)
         code = 128 + signal.SIGSEGV
     elif code < 0:
-        print(f"The target application terminated with signal {-code} ({signal.Signals(-code).name})", flush=True)
+        # Without a word, as 2025.3.1 did on the H100.
         code = 128 - code
     print("Generating '/tmp/nsys-report-2f4b.qdstrm'", flush=True)
     if FAULT == "killed":

@@ -239,9 +239,10 @@ impl Evaluator for NsysEvaluator {
         let said = self.tool.words(session.path());
         if tool::note_watch(session, watched, self.tool.name) {
             exit = tool::killed(libc::SIGKILL);
-        } else if let Some(signal) = signal_of_target(&said) {
+        } else if let Some(signal) = signal_of_target(&said).or_else(|| signal_of_code(&exit, &said)) {
             exit = tool::killed(signal);
             let mut message = tool::crashed(signal, self.tool.name);
+            message += "; nsys loses what it had not fetched by then";
             if signal == libc::SIGSEGV && self.knobs.graph_trace != Some(GraphLevel::Graph) {
                 message += "; `--nsys-cuda-graph-trace graph` is known to survive where recording each node of a CUDA graph \
                             does not";
@@ -268,6 +269,16 @@ fn stopped(limit: Duration) -> String {
 }
 
 /// `The target application terminated with signal 11 (SIGSEGV)`.
+/// Of nsys, once it has a report.
+const GENERATED: &str = "Generated:";
+
+/// nsys 2025.3 says nothing of a signal that ended the command: its own exit code is a shell's, and it writes its report.
+fn signal_of_code(exit: &Exit, words: &str) -> Option<i32> {
+    let signal = exit.code?.checked_sub(128)?;
+    let is_one = (1..=libc::SIGRTMAX()).contains(&signal) && tool::is_crash(&signal);
+    (is_one && words.contains(GENERATED)).then_some(signal)
+}
+
 fn signal_of_target(words: &str) -> Option<i32> {
     const BEFORE: &str = "target application terminated with signal ";
     let (_, rest) = words.split_once(BEFORE)?;

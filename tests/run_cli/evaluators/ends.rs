@@ -277,8 +277,18 @@ fn a_target_that_crashed_under_nsys_keeps_its_report() {
     colonel: session ID  1 window, 9.00 ms  2 processes (pids 4700, 4711), H100 80GB HBM3
              by nsys 2025.3.1.90: .colonel/sessions/ID/nsys/report.nsys-rep
              ! 1 kernel lost: their timestamps were zero or reversed
-             ! the command was killed by signal 11 (SIGSEGV) under nsys; what was recorded until then is kept; `--nsys-cuda-graph-trace graph` is known to survive where recording each node of a CUDA graph does not
+             ! the command was killed by signal 11 (SIGSEGV) under nsys; what was recorded until then is kept; nsys loses what it had not fetched by then; `--nsys-cuda-graph-trace graph` is known to survive where recording each node of a CUDA graph does not
     ");
+}
+
+#[test]
+fn a_signal_that_nsys_says_nothing_of_is_told_by_its_code() {
+    let killed = ran("nsys", "", &[], "kill -SEGV $$");
+    assert_code(&killed.output, 128 + 11);
+    assert_eq!(killed.codes(), ["target_crashed"]);
+    let asked = ran("nsys", "", &[], "kill -TERM $$");
+    assert_code(&asked.output, 128 + 15);
+    assert_eq!(asked.codes(), [""; 0]);
 }
 
 #[test]
