@@ -117,7 +117,7 @@ impl Graphs {
     pub(crate) fn note(&self, guest: &Guest, path: &Path) {
         self.settle(guest);
         if let Some(driver) = self.driver() {
-            captures::note(driver, path);
+            captures::note(driver, path, || self.unseen.is_settled());
         }
     }
 

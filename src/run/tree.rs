@@ -177,7 +177,9 @@ mod tests {
             let report = temp.path().join("report");
             let script = "trap 'for i in 1 2 3 4 5 6; do echo x >>$0; sleep 0.2; done; exit' INT; echo >$0.ready; \
                           while :; do sleep 0.05; done";
-            let mut child = Command::new("sh").args(["-c", script]).arg(&report).spawn().unwrap();
+            // A shell can't trap what was ignored as it began, as in a background job.
+            let words = ["--default-signal=INT", "sh", "-c", script];
+            let mut child = Command::new("env").args(words).arg(&report).spawn().unwrap();
             while !temp.path().join("report.ready").exists() {
                 std::thread::sleep(POLL);
             }

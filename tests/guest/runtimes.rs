@@ -95,7 +95,7 @@ fn a_call_reaches_the_runtime_that_its_caller_was_linked_against() {
 }
 
 #[test]
-fn a_call_whose_way_is_known_allocates_nothing() {
+fn finding_the_way_of_a_call_allocates_nothing() {
     let mut setup = Setup::new([""; 0]).options("--gate profiler --trace nvtx");
     let folder = setup.path().to_owned();
     ["12", "13"].iter().for_each(|version| runtime(&folder, version));

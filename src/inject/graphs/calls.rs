@@ -108,9 +108,12 @@ impl GraphCall {
             Role::Begin | Role::BeginToGraph => guard::ffi(None, nvtx::innermost),
             _ => None,
         };
+        // A handler may have ended what the call made: CUDA is not asked about that.
+        let may_ask = || graphs.unseen.calls() == unseen;
         kept_quiet((), || match before {
             // Also one that failed.
             Before::Releasing(execs) => graphs.released(guest, device(words[0]), execs),
+            _ if !may_ask() => {}
             Before::Ended(ended) if status == 0 => {
                 // SAFETY: the call has succeeded, so it wrote there.
                 let graph = unsafe { given(words[1]) };

@@ -105,8 +105,8 @@ fn mine(act: impl FnOnce(&mut Vec<Arc<Capture>>)) {
 }
 
 /// The ranges of the calling thread are others from here on.
-pub(crate) fn note(driver: &Driver, path: &Path) {
-    mine(|mine| mine.iter().for_each(|capture| capture.note(driver, path)));
+pub(crate) fn note(driver: &Driver, path: &Path, may_ask: impl Fn() -> bool) {
+    mine(|mine| mine.iter().for_each(|capture| capture.note(driver, path, &may_ask)));
 }
 
 impl Capture {
@@ -115,8 +115,8 @@ impl Capture {
         self.asking.wait(self.stream.handle);
     }
 
-    fn note(&self, driver: &Driver, path: &Path) {
-        let is_known = || !self.has_ended.load(Ordering::SeqCst);
+    fn note(&self, driver: &Driver, path: &Path, may_ask: impl Fn() -> bool) {
+        let is_known = || !self.has_ended.load(Ordering::SeqCst) && may_ask();
         // Only for a moment: never while the driver is asked.
         if lock(&self.notes).are_in(path) {
             return;
@@ -188,29 +188,40 @@ mod tests {
     }
 
     #[test]
+    fn the_driver_is_not_asked_of_a_stream_that_a_handler_may_have_ended() {
+        let driver = Driver::of_captures(capture_info, graph_nodes);
+        let captures = Captures::default();
+        for (may_ask, refused) in [(false, None), (true, Some(900))] {
+            captures.begin(4, Notes::default());
+            note(&driver, &path("a"), || may_ask);
+            assert_eq!(captures.take(4).unwrap().into_notes().err(), refused);
+        }
+    }
+
+    #[test]
     fn a_thread_notes_each_capture_that_it_has_open() {
         let driver = Driver::of_captures(capture_info, graph_nodes);
         let captures = Captures::default();
         assert!(!is_capturing());
         captures.begin(1, Notes::default());
         NODES[1].store(2, Ordering::SeqCst);
-        note(&driver, &path("a"));
+        note(&driver, &path("a"), || true);
         captures.begin(2, Notes::default());
         NODES[1].store(5, Ordering::SeqCst);
         NODES[2].store(7, Ordering::SeqCst);
-        note(&driver, &path("b"));
+        note(&driver, &path("b"), || true);
         // Another thread has none open, and may end one.
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 assert!(!is_capturing());
-                note(&driver, &path("other"));
+                note(&driver, &path("other"), || true);
                 let first =
                     [(0, 2, ""), (2, 5, "a"), (5, 6, "b")].map(|(begin, end, text)| (begin, end, text.to_owned()));
                 assert_eq!(ended(&captures, 1, 6), first);
             });
         });
         NODES[2].store(8, Ordering::SeqCst);
-        note(&driver, &path("c"));
+        note(&driver, &path("c"), || true);
         let second = [(0, 7, ""), (7, 8, "b"), (8, 9, "c")].map(|(begin, end, text)| (begin, end, text.to_owned()));
         assert_eq!(ended(&captures, 2, 9), second);
         assert!(!is_capturing() && captures.take(2).is_none());
@@ -224,7 +235,7 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 captures.begin(PER_THREAD, Notes::default());
-                note(&driver, &path("other"));
+                note(&driver, &path("other"), || true);
                 assert!(captures.take(PER_THREAD).is_some());
             });
         });
@@ -251,7 +262,7 @@ mod tests {
         for forget in [|captures: &Captures| captures.take(5).is_some(), Captures::forget_all] {
             captures.begin(5, Notes::default());
             assert!(forget(&captures));
-            note(&driver, &path("a"));
+            note(&driver, &path("a"), || true);
         }
         assert_eq!(ASKED.load(Ordering::SeqCst), 0);
     }
@@ -261,8 +272,8 @@ mod tests {
         let driver = Driver::of_captures(capture_info, graph_nodes);
         let captures = Captures::default();
         captures.begin(3, Notes::default());
-        note(&driver, &path("a"));
-        note(&driver, &path("b"));
+        note(&driver, &path("a"), || true);
+        note(&driver, &path("b"), || true);
         assert!(!is_capturing());
     }
 
@@ -271,7 +282,7 @@ mod tests {
         let driver = Driver::of_captures(capture_info, graph_nodes);
         let captures = Captures::default();
         captures.begin(4, Notes::default());
-        note(&driver, &path("a"));
+        note(&driver, &path("a"), || true);
         assert_eq!(captures.take(4).unwrap().into_notes().err(), Some(900));
     }
 }

@@ -78,15 +78,15 @@ impl Graphs {
 
     /// From some time on, what was told of these executables does not hold.
     pub(super) fn disown(&self, execs: &Execs, since_ns: i64, since_mark: Option<u32>) {
-        let told = execs.known.values().filter(|exec| exec.was_told);
-        for graph_id in told.filter_map(|exec| exec.id) {
-            let runs = Arc::<Runs>::default();
+        for exec in execs.known.values().filter(|exec| exec.was_told) {
+            let Some(graph_id) = exec.id else { continue };
             // Without runs it takes no room.
             let _ = self.versions.push(Version {
                 graph_id,
-                since_ns,
+                // Later than what it takes back, whatever was told while a handler came.
+                since_ns: since_ns.max(exec.since_ns + 1),
                 since_mark,
-                runs,
+                runs: Arc::<Runs>::default(),
             });
         }
     }
@@ -130,6 +130,17 @@ mod tests {
         guest.graphs.tell(&guest, 1, || Some(11));
         guest.graphs.take();
         guest
+    }
+
+    #[test]
+    fn what_is_taken_back_is_later_than_what_was_told() {
+        let guest = told();
+        let since_ns = lock(&guest.graphs.execs).known[&1].since_ns;
+        let forgotten = guest.graphs.forget_all();
+        guest.graphs.disown(&forgotten.execs, 0, None);
+        let taken_back = guest.graphs.take();
+        assert_eq!(taken_back.len(), 1);
+        assert!(taken_back[0].since_ns > since_ns && taken_back[0].runs.all().is_empty());
     }
 
     /// Executables that are known after one was done while the primary context was released.
