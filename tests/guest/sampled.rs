@@ -124,22 +124,6 @@ fn another_client_that_takes_the_records_over_is_noticed() {
 }
 
 #[test]
-fn windows_too_short_for_a_burst_are_explained() {
-    let line = format!("--steps 1 --kernels {KERNELS} --graph --step-us 100 --windows 3 --outside 5");
-    let ended = decode(&line)
-        .options("--mode sampled --burst 20ms --burst-every 10s --gate profiler")
-        .run()
-        .assert_code(0);
-    if ended.session().count("kernels") == 0 {
-        assert!(
-            ended.stderr().contains("which alone `--mode sampled` records"),
-            "{}",
-            ended.stderr()
-        );
-    }
-}
-
-#[test]
 fn counters_go_on_between_bursts() {
     let line = format!("--steps 300 --kernels {KERNELS} --graph --step-us 3000");
     let ended = decode(&line).options(MODE).options("--counters").run().assert_code(0);

@@ -167,6 +167,17 @@ mod tests {
     }
 
     #[test]
+    fn a_sampled_window_says_how_many_bursts_found_nothing() {
+        let window = |number, trigger: &str, sampled| json!({"number": number, "start_ns": 0, "end_ns": 9, "trigger": trigger, "sampled": sampled});
+        let windows = json!([window(1, "profiler", true), window(2, "burst", false)]);
+        let said = why("generic", "profiler", 0, &[engine(&windows)]);
+        assert!(
+            said.contains("in 1 burst, which alone `--mode sampled` records"),
+            "{said}"
+        );
+    }
+
+    #[test]
     fn a_vllm_script_that_failed_first_is_reminded_of_it() {
         let said = why("vllm", "profiler", 1, &[engine(&json!([]))]);
         insta::assert_snapshot!(said.lines().next().unwrap(), @"VLLM::EngineCore (pid 4711) initialised CUDA, but no window opened: cudaProfilerStart was not called, and the command ended with exit code 1");
