@@ -57,12 +57,15 @@ def once(colonel: common.Colonel, build: Path, mode: str, steps: int) -> dict:
     if session:
         windows = [window for process in session.processes for window in process.get("windows") or []]
         bursts = [window for window in windows if window["trigger"] == "burst" and window.get("end_ns")]
+        per_window = session.per_window("kernels")
         figures |= {
             "bursts": len(bursts),
             "burst_ms": [round((window["end_ns"] - window["start_ns"]) / 1e6, 2) for window in bursts],
             "kernels_recorded": session.count("kernels"),
+            "per_burst": [per_window.get(window["number"], 0) for window in bursts],
+            "outside_windows": session.figures()["outside_windows"],
             # A graph is launched whole, so a burst has whole steps.
-            "cut_steps": sum(count % 336 != 0 for count in session.per_window("kernels").values()),
+            "cut_steps": sum(count % 336 != 0 for count in per_window.values()),
             "by_kernel": by_kernel(session) if session.count("kernels") else {},
             "losses": session.manifest.get("losses"),
             "problems": session.figures()["problems"],
