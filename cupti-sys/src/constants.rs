@@ -369,6 +369,8 @@ pub const API_VERSION_12_8: u32 = 26;
 pub const API_VERSION_12_9: u32 = 27;
 /// CUDA 13.0; updates count up from here (13.0.85 gives 130001), as in all that follow.
 pub const API_VERSION_13_0: u32 = 130_000;
+/// CUDA 13.0 Update 1: `libcupti` 13.0.85.
+pub const API_VERSION_13_0_UPDATE_1: u32 = 130_001;
 /// CUDA 13.1.
 pub const API_VERSION_13_1: u32 = 130_100;
 /// CUDA 13.2.

@@ -339,12 +339,40 @@ impl Attached {
         Ok(())
     }
 
-    /// Turns the kinds off; what was launched before still arrives.
+    /// Whether the kinds may be turned off while the program runs. Before 13.0 Update 1 `cuptiActivityDisable` waits for a
+    /// lock of the driver with one of CUPTI's held, and a thread that launches a graph holds the former and waits for the
+    /// latter: on an H100 the program hung in a third of the tries.
+    pub(crate) fn can_disable(&self) -> bool {
+        self.cupti.version >= API_VERSION_13_0_UPDATE_1
+    }
+
+    /// What the session says of it.
+    pub(crate) fn why_records_stay_on(&self) -> String {
+        format!(
+            "`{}` (API {}) can hang a program that launches CUDA graphs while records are turned off, so they stayed on \
+             after the window and the program ran on at the speed that it has in one; use CUPTI 13.0.85 or newer (CUDA 13.0 \
+             Update 1), which can turn them off",
+            self.cupti.path.display(),
+            self.cupti.version
+        )
+    }
+
+    /// Turns the kinds off; what was launched before still arrives. They stay on where they can't be.
     pub(crate) fn disable(&self) {
-        if let Some(disable) = self.cupti.functions.cuptiActivityDisable {
+        let functions = &self.cupti.functions;
+        let (Some(disable), Some(enable)) = (functions.cuptiActivityDisable, functions.cuptiActivityEnable) else {
+            return;
+        };
+        if !self.can_disable() {
+            return;
+        }
+        // Off, on and off again. Kinds that were on as the context was made leave the threads that launch then without
+        // new correlation ids, in later windows too; and of graphs made meanwhile records would go on. Both end with
+        // kinds that were turned on once there was a context.
+        for toggle in [disable, enable, disable] {
             for kind in KINDS {
                 // SAFETY: a call by value.
-                unsafe { disable(kind) };
+                unsafe { toggle(kind) };
             }
         }
     }
@@ -353,6 +381,7 @@ impl Attached {
     pub(crate) fn disable_for_good(&self) {
         self.disable();
         if let Some(disable) = self.cupti.functions.cuptiActivityDisable
+            && self.can_disable()
             && self.api_enabled.load(Ordering::Acquire)
         {
             for kind in [KIND_RUNTIME, KIND_DRIVER] {

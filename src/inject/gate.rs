@@ -440,7 +440,11 @@ impl Guest {
             && let Some(attached) = self.attached.get()
         {
             attached.disable();
-            log!("records off");
+            if attached.can_disable() {
+                log!("records off");
+            } else {
+                self.problem("records_stay_on", attached.why_records_stay_on());
+            }
         }
         self.gate.release();
         // Whoever wanted a window meanwhile left it to us.

@@ -182,3 +182,53 @@ fn a_stop_before_the_delay_is_over_opens_no_window() {
     let process = ended.session().process();
     assert_eq!((process.windows.len(), process.attached_ns), (0, None));
 }
+
+/// On an H100 what was launched later had the correlation ids of the first window where records had been on before there
+/// was a context: nothing belonged to the second.
+#[test]
+fn a_second_window_has_its_records_where_the_first_was_open_from_the_start() {
+    for version in ["12.9", "13.0", "13.5"] {
+        let mut running = decode("--steps 1000000 --kernels 24 --graph --step-us 2000")
+            .options("--gate process")
+            .cupti(version)
+            .start();
+        let process = running.process("a window is open", |process| {
+            process.control.is_some() && process.rows.get("kernels").is_some_and(|rows| *rows > 0)
+        });
+        assert!(running.colonel("stop").stdout.contains("window 1 closed"));
+        // Until records are off and the program launched without them.
+        std::thread::sleep(std::time::Duration::from_millis(600));
+        assert!(running.colonel("start").stdout.contains("window 2 open"));
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        running.colonel("stop");
+        running.signal(process.pid, nix::sys::signal::Signal::SIGTERM);
+        let ended = running.end().assert_code(128 + 15);
+        let session = ended.session();
+        let by_window = session.table("kernels").tally("window");
+        let second = by_window.get(&2).copied().unwrap_or(0);
+        assert!((24 * 50..24 * 150).contains(&second), "{second} with {version}");
+        assert_eq!(second % 24, 0, "whole steps with {version}");
+    }
+}
+
+/// Turning them off can hang a program that launches graphs: gpu-sim ends it then.
+#[test]
+fn records_stay_on_where_turning_them_off_could_hang_the_program() {
+    let line = "--steps 300 --kernels 24 --graph --step-us 2000";
+    let run = |version: &str| {
+        let setup = decode(line).options("--gate process --for 100ms").cupti(version);
+        let calls = setup.path().join("calls");
+        let ended = setup.env("COLONEL_SIM_CALLS", &calls).run().assert_code(0);
+        let is_off = fs::read_to_string(&calls).unwrap().contains("cuptiActivityDisable");
+        (is_off, ended)
+    };
+    let (is_off, ended) = run("12.9");
+    assert!(!is_off);
+    let message = ended.session().problem("records_stay_on");
+    assert!(message.contains("13.0.85"), "{message}");
+    let (is_off, ended) = run("13.0");
+    assert!(is_off);
+    let session = ended.session();
+    session.assert_nothing_lost();
+    assert!(session.process().problems.is_empty());
+}

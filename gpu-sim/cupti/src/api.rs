@@ -15,6 +15,7 @@ use sim_abi::{Header, cbid, magic, now_ns};
 
 use crate::attributes;
 use crate::buffers::{POOL, refuse_in_callback};
+use crate::correlation;
 use crate::driver::{self, attach, not_initialized};
 use crate::faults::{complain, faults, first_disable};
 use crate::flush;
@@ -253,12 +254,21 @@ exports! {
         attach()?;
         fault(faults().enable)?;
         KINDS_ENABLED.enable(known_kind(kind)?);
+        if kind == KIND_CONCURRENT_KERNEL {
+            correlation::recording(driver::has_context());
+        }
         Ok(())
     }
     fn cuptiActivityDisable(kind: u32) {
         die_if_torn_down("cuptiActivityDisable");
         attach()?;
+        if api_version() < API_VERSION_13_0_UPDATE_1 {
+            kinds::die_beside_graph_launches(kind);
+        }
         KINDS_ENABLED.disable(known_kind(kind)?, first_disable());
+        if kind == KIND_CONCURRENT_KERNEL && api_version() >= API_VERSION_13_0 {
+            correlation::not_recording();
+        }
         Ok(())
     }
     fn cuptiActivityEnableDriverApi(callback: u32, enable: u8) {

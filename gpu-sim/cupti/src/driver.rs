@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 
 use cupti_sys::constants::{API_VERSION_13_0, ERROR_NOT_INITIALIZED, ERROR_UNKNOWN};
-use sim_abi::{ABI, HOOKS_SYMBOL, Hooks, library, state};
+use sim_abi::{ABI, HOOKS_SYMBOL, Hooks, Resource, library, state};
 
 use crate::tracer::TRACER;
 use crate::version::api_version;
@@ -47,6 +47,19 @@ pub(crate) fn attach() -> Result<&'static Hooks, u32> {
     let hooks = hooks().filter(usable).ok_or_else(not_initialized)?;
     hooks.tracer.store((&raw const TRACER).cast_mut(), Ordering::Release);
     Ok(hooks)
+}
+
+/// Whether a context exists.
+pub(crate) fn has_context() -> bool {
+    extern "C" fn found(_: &Resource, user: *mut c_void) {
+        // SAFETY: the flag below.
+        unsafe { *user.cast::<bool>() = true };
+    }
+    let mut any = false;
+    if let Some(hooks) = hooks() {
+        (hooks.visit)(found, (&raw mut any).cast());
+    }
+    any
 }
 
 /// Unhooks us.

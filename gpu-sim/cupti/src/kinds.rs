@@ -2,10 +2,12 @@
 //! does not reach graphs that were instantiated while the kind was on; after one more enable and disable it does.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use cupti_sys::constants::{KIND_DRIVER, KIND_RUNTIME};
+use cupti_sys::constants::{KIND_CONCURRENT_KERNEL, KIND_DRIVER, KIND_RUNTIME};
+
+use crate::faults::complain;
 
 const KINDS: usize = 64;
 
@@ -112,6 +114,25 @@ impl Kinds {
             return enabled;
         }
         enabled | self.with_graphs(|graphs| graphs.get(&exec).map_or(0, |graph| graph.lingering))
+    }
+}
+
+/// The thread that launched a graph last while its kernels were recorded, 0 for none.
+static GRAPH_LAUNCHER: AtomicI32 = AtomicI32::new(0);
+
+/// A graph was launched by this thread, and is recorded.
+pub(crate) fn graph_launched() {
+    // SAFETY: has no preconditions.
+    GRAPH_LAUNCHER.store(unsafe { libc::gettid() }, Ordering::Relaxed);
+}
+
+/// Until 13.0 Update 1 turning kernel records off hung in one of three tries on an H100 while another thread launched
+/// graphs, and that thread hung with it. Here it ends the process each time.
+pub(crate) fn die_beside_graph_launches(kind: u32) {
+    let launcher = GRAPH_LAUNCHER.load(Ordering::Relaxed);
+    // SAFETY: has no preconditions.
+    if kind == KIND_CONCURRENT_KERNEL && ![0, unsafe { libc::gettid() }].contains(&launcher) {
+        complain("cuptiActivityDisable beside a thread that launches graphs: CUPTI before 13.0 Update 1 hangs here");
     }
 }
 

@@ -105,6 +105,11 @@ pub(crate) fn enable_domain(domain: u32, enable: bool) -> Result<(), u32> {
     Ok(())
 }
 
+/// Whether somebody is called back for these calls.
+pub(crate) fn wants(domain: u32, cbid: u32) -> bool {
+    wanted(domain, cbid).is_some()
+}
+
 /// The subscriber, if it wants this callback.
 fn wanted(domain: u32, cbid: u32) -> Option<&'static Subscriber> {
     let word = ENABLED.get(domain as usize)?.get(cbid as usize / 64)?;

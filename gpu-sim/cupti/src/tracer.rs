@@ -24,6 +24,7 @@ extern "C" fn enter(call: &ApiCall) {
     correlation::enter(
         &call.scratch,
         kinds::of_call(&KINDS_ENABLED, call.domain, call.cbid).is_some(),
+        subscriber::wants(call.domain, call.cbid),
     );
     if let Some(hooks) = driver::hooks() {
         subscriber::call(hooks, call, SITE_ENTER, 0);
@@ -66,6 +67,7 @@ extern "C" fn submitted(submission: &Submission) {
                 .for_each(|op| operation(writer, op, submission, correlation, kinds, kernel_kind))
         });
         if of_graph && with_kernels {
+            kinds::graph_launched();
             overwrite::recorded(submission.graph_exec, correlation);
         }
     }
