@@ -12,7 +12,7 @@ use crate::schema::manifest::Problem;
 use crate::session::{BY_STRUCTURE, Selection, Session, SessionError, now_ns};
 
 /// Columns that a batch begins with.
-pub(crate) const COLUMNS: [&str; 11] = [
+pub(crate) const COLUMNS: [&str; 12] = [
     "start_ns",
     "end_ns",
     "pid",
@@ -24,6 +24,7 @@ pub(crate) const COLUMNS: [&str; 11] = [
     "nvtx_path",
     "grid_x",
     "launch_nvtx_path",
+    "graph_id",
 ];
 
 /// Batches of each process in the order of start, of the selected windows only if there is a selection. Gives what could
@@ -105,9 +106,7 @@ impl ItemReader {
             .map(|&number| Layer::named(&self.layers.all()[number as usize], number))
             .collect();
         let sources = texts(batch, 7).downcast_dict::<StringArray>();
-        let graphs = batch
-            .column_by_name("graph_id")
-            .map(|column| column.as_primitive::<UInt32Type>());
+        let graphs = batch.column(11).as_primitive::<UInt32Type>();
         let (starts, ends) = (i64s(batch, 0), i64s(batch, 1));
         let (pids, devices, windows) = (u32s(batch, 2), u32s(batch, 3), u32s(batch, 4));
         let grids = i32s(batch, 9);
@@ -122,7 +121,7 @@ impl ItemReader {
                 end_ns: ends[row],
                 name: names.key(row).map_or(u32::MAX, |key| name_map[key]),
                 layer,
-                graph: graphs.and_then(|graphs| graphs.is_valid(row).then(|| graphs.value(row))),
+                graph: graphs.is_valid(row).then(|| graphs.value(row)),
                 grid_x: grids[row],
                 // A graph may have been captured in any step.
                 path: launch.filter(says).or(path.filter(says)),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use arrow_array::RecordBatch;
 use serde::Serialize;
 
+use crate::analysis::RunMap;
 use crate::analysis::classes::{ClassTotals, Classes, Kind, Part, PartTotals, duration};
 use crate::analysis::durations::{DurationCounts, DurationStats};
 use crate::analysis::items::{COLUMNS, ItemReader, each_batch};
@@ -145,7 +146,7 @@ struct Device {
 #[derive(Debug, Default)]
 struct Fold {
     reader: ItemReader,
-    devices: BTreeMap<(u32, u32), Device>,
+    devices: RunMap<(u32, u32), Device>,
     /// Kernels of no step: count and time.
     other: (u64, i64),
     ranges: Ranges,
@@ -169,7 +170,7 @@ impl Fold {
             self.kernels += 1;
             self.kernels_ns = self.kernels_ns.saturating_add(duration);
             self.ranges.add(kernel.launch, kernel.path, duration);
-            let device = self.devices.entry((kernel.pid, kernel.device_id)).or_default();
+            let device = self.devices.of((kernel.pid, kernel.device_id));
             if let Some(cut) = device.splitter.push(kernel.item) {
                 device.classes.take(&cut, said, &mut self.other);
             }
@@ -181,13 +182,13 @@ impl Fold {
         let total = self.kernels_ns.max(1) as f64;
         (summary.kernel_count, summary.kernels_ns) = (self.kernels, self.kernels_ns);
         (summary.layered_by_nvtx, summary.layered_by_structure) = (self.by_nvtx, self.by_structure);
-        for ((pid, device_id), mut device) in std::mem::take(&mut self.devices) {
+        std::mem::take(&mut self.devices).each_mut(|&(pid, device_id), device| {
             if let Some(cut) = std::mem::take(&mut device.splitter).finish() {
                 device.classes.take(&cut, self.reader.said(), &mut self.other);
             }
-            let classes = self.summarize(pid, device_id, device.classes);
+            let classes = self.summarize(pid, device_id, &device.classes);
             summary.classes.extend(classes);
-        }
+        });
         summary
             .classes
             .sort_by_key(|class| (class.pid, class.device_id, std::cmp::Reverse(class.durations.total_ns)));
@@ -195,7 +196,7 @@ impl Fold {
         summary.ranges = self.ranges.tree(|path| self.reader.paths.get(path), total);
     }
 
-    fn summarize(&mut self, pid: u32, device_id: u32, classes: Classes) -> Vec<StepClass> {
+    fn summarize(&mut self, pid: u32, device_id: u32, classes: &Classes) -> Vec<StepClass> {
         let phases = classes.phases();
         let phase = |kind: &Kind| phases[kind];
         for (kind, totals) in &classes.totals {

@@ -17,6 +17,7 @@ mod kernels;
 mod layers;
 mod phases;
 mod ranges;
+mod run_map;
 mod speed_of_light;
 mod steps;
 mod summary;
@@ -31,6 +32,7 @@ pub use kernels::{KernelFold, KernelGroup, LaunchShape};
 pub use layers::{LayerSummary, PartSummary, PhaseSummary, SlowestKernel, StepClass};
 pub use phases::Phase;
 pub use ranges::RangeSummary;
+pub(crate) use run_map::RunMap;
 pub use speed_of_light::{
     BOUND_PCT, Bound, DeviceSpeed, Figure, FittedMetric, MetricFigure, Peaks, Roofline, Speed, SpeedOfLight, Trust,
 };

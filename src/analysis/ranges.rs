@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
+use crate::analysis::RunMap;
 use crate::analysis::durations::{DurationCounts, DurationStats};
 
 /// The kernels within a range.
@@ -42,7 +43,7 @@ impl RangeSummary {
 #[derive(Debug, Default)]
 pub(crate) struct Ranges {
     /// Numbers of the paths at launch and at capture.
-    by_paths: FxHashMap<(Option<u32>, Option<u32>), DurationCounts>,
+    by_paths: RunMap<(Option<u32>, Option<u32>), DurationCounts>,
 }
 
 #[derive(Debug, Default)]
@@ -55,13 +56,13 @@ impl Ranges {
     /// Adds a kernel. One that was launched alone has the same path twice.
     pub(crate) fn add(&mut self, launch: Option<u32>, path: Option<u32>, duration_ns: i64) {
         let launch = launch.filter(|_| launch != path);
-        self.by_paths.entry((launch, path)).or_default().add(duration_ns);
+        self.by_paths.of((launch, path)).add(duration_ns);
     }
 
     /// The tree, `text` giving a path by its number.
     pub(crate) fn tree(&self, text: impl Fn(u32) -> String, total_ns: f64) -> Vec<RangeSummary> {
         let mut nodes = BTreeMap::<Option<String>, Node>::new();
-        for (&(launch, path), durations) in &self.by_paths {
+        for (&(launch, path), durations) in self.by_paths.iter() {
             let paths: Vec<String> = [launch, path].into_iter().flatten().map(&text).collect();
             let whole = (!paths.is_empty()).then(|| paths.join("/"));
             if let Some(whole) = &whole {

@@ -131,17 +131,20 @@ impl Iterator for LayeredScan {
 }
 
 impl Session {
-    /// A scan a process, with the columns asked for first, and then those that ranges, layers and waves need. Also gives the files that could
-    /// not be opened.
+    /// A scan a process, with the columns asked for first; behind them may be some that ranges, layers and waves need. Also
+    /// gives the files that could not be opened.
     pub fn layered_kernels(&self, columns: &[&str]) -> Result<(Vec<LayeredScan>, Vec<Problem>), SessionError> {
         let Parts { parts, problems } = self.parts("kernels")?;
         let mut processes = BTreeMap::<_, Parts>::new();
         for part in parts {
             processes.entry(part.process()).or_default().parts.push(part);
         }
-        let wanted = wanted_schema("kernels", &with_needed(columns));
-        let devices = wants_devices(columns).then(|| self.devices()).transpose()?;
         let is_compacted = self.manifest().state == SessionState::Compacted;
+        let wanted = match is_compacted {
+            true => wanted_schema("kernels", columns),
+            false => wanted_schema("kernels", &with_needed(columns)),
+        };
+        let devices = wants_devices(columns).then(|| self.devices()).transpose()?;
         let mut scans = Vec::new();
         for (process, parts) in processes {
             let columns = match is_compacted {

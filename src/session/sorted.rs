@@ -23,7 +23,9 @@ pub struct SortedScan {
     start: Option<usize>,
     interners: Vec<Interner>,
     parts: VecDeque<Part>,
-    /// Rows read and not given out yet, sorted; text columns as keys of the common dictionary.
+    /// Rows that are next; text columns as keys of the common dictionary.
+    ready: VecDeque<Vec<ArrayRef>>,
+    /// Rows behind those, sorted.
     carry: Option<Vec<ArrayRef>>,
     problems: Vec<Problem>,
 }
@@ -43,6 +45,7 @@ impl SortedScan {
             start,
             interners,
             parts: parts.into(),
+            ready: VecDeque::new(),
             carry: None,
             problems,
         }
@@ -59,18 +62,22 @@ impl SortedScan {
     }
 
     fn advance(&mut self) -> Result<Option<RecordBatch>, ArrowError> {
-        while let Some(part) = self.parts.pop_front() {
+        while self.ready.is_empty()
+            && let Some(part) = self.parts.pop_front()
+        {
             let mut batches: Vec<_> = self.carry.take().into_iter().collect();
             self.read(&part, &mut batches)?;
-            let Some(rows) = join(batches)? else { continue };
-            let rows = self.sort(rows)?;
-            let (ready, carry) = self.split(rows);
-            self.carry = carry;
-            if let Some(ready) = ready {
-                return self.resolve(ready).map(Some);
+            if self.are_in_order(&batches) {
+                self.ready.extend(batches);
+            } else if let Some(rows) = join(batches)? {
+                let rows = self.sort(rows)?;
+                let ready;
+                (ready, self.carry) = self.split(rows);
+                self.ready.extend(ready);
             }
         }
-        self.carry.take().map(|rows| self.resolve(rows)).transpose()
+        let next = self.ready.pop_front().or_else(|| self.carry.take());
+        next.map(|rows| self.resolve(rows)).transpose()
     }
 
     /// What can be read of a part: an error part way through leaves the rows before it.
@@ -117,6 +124,27 @@ impl SortedScan {
         RecordBatch::try_new(Arc::clone(&self.wanted), columns?)
     }
 
+    /// Whether nothing that is still to come belongs before any of these rows, as in a compacted table.
+    fn are_in_order(&self, batches: &[Vec<ArrayRef>]) -> bool {
+        let Some(start) = self.start else { return true };
+        let starts = batches
+            .iter()
+            .map(|batch| batch[start].as_primitive::<Int64Type>().values());
+        let mut last = i64::MIN;
+        let mut follows = |starts: &[i64]| {
+            let follows = starts.first().is_none_or(|&first| last <= first) && starts.is_sorted();
+            last = starts.last().copied().unwrap_or(last);
+            follows
+        };
+        starts.into_iter().all(|starts| follows(starts)) && self.horizon().is_none_or(|horizon| last < horizon)
+    }
+
+    /// Rows that are still to come do not start before; `None` where there are none.
+    fn horizon(&self) -> Option<i64> {
+        let next = self.parts.front()?;
+        Some(next.start_range().map_or(i64::MIN, |(min, _)| min))
+    }
+
     fn sort(&self, rows: Vec<ArrayRef>) -> Result<Vec<ArrayRef>, ArrowError> {
         let Some(start) = self.start else { return Ok(rows) };
         let starts = rows[start].as_primitive::<Int64Type>().values();
@@ -133,10 +161,9 @@ impl SortedScan {
 
     /// Rows before everything that is still to come, and the rest.
     fn split(&self, rows: Vec<ArrayRef>) -> (Option<Vec<ArrayRef>>, Option<Vec<ArrayRef>>) {
-        let (Some(start), Some(next)) = (self.start, self.parts.front()) else {
+        let (Some(start), Some(horizon)) = (self.start, self.horizon()) else {
             return (Some(rows), None);
         };
-        let horizon = next.start_range().map_or(i64::MIN, |(min, _)| min);
         let starts = rows[start].as_primitive::<Int64Type>().values();
         let ready = starts.partition_point(|&start| start < horizon);
         let total = starts.len();

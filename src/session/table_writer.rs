@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use arrow_array::{ArrayRef, RecordBatch};
-use arrow_schema::{DataType, FieldRef, SchemaRef};
+use arrow_schema::{FieldRef, SchemaRef};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
@@ -172,9 +172,6 @@ fn properties(schema: &SchemaRef) -> WriterProperties {
             builder = builder
                 .set_column_dictionary_enabled(column.clone(), false)
                 .set_column_encoding(column, Encoding::DELTA_BINARY_PACKED);
-        } else if matches!(field.data_type(), DataType::Dictionary(..)) {
-            // Smallest and largest name help no one find a kernel, and can be kilobytes long.
-            builder = builder.set_column_statistics_enabled(column, EnabledStatistics::None);
         }
         if field.name() == "start_ns" {
             let column_idx = i32::try_from(index).unwrap_or(0);

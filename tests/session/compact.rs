@@ -13,7 +13,7 @@ use colonel::schema::manifest::SessionState;
 use colonel::schema::tables::DevicesBuilder;
 use colonel::session::synthetic::{SyntheticGuest, h100};
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
 use crate::fixture::{Fixture, codes, compact, seal, seal_kernels, starts};
 
@@ -69,6 +69,29 @@ fn compaction_sorts_and_keeps_every_row() {
         assert_eq!(batch.column(3).as_primitive::<Float64Type>().value(0), 100.0);
         assert_eq!(batch.column(4).null_count(), batch.num_rows());
     }
+}
+
+/// Readers leave such columns out: Parquet takes as long to read nulls as texts that are all different.
+#[test]
+fn a_compacted_file_says_which_texts_it_has_not() {
+    let fixture = Fixture::new();
+    let mut writer = fixture.writer();
+    let mut guest = SyntheticGuest::new(writer.path(), 4711);
+    seal_kernels(&mut guest, "gemm", [1, 2, 3]);
+    guest.end(10).unwrap();
+    seal(&mut writer);
+    compact(&mut writer);
+    let path = writer.path().join("kernels").join(guest.name()).join("000001.parquet");
+    let file = ParquetRecordBatchReaderBuilder::try_new(fs::File::open(path).unwrap()).unwrap();
+    let group = file.metadata().row_group(0);
+    let nulls = |name: &str| {
+        let column = group.column(file.schema().index_of(name).unwrap());
+        column.statistics().and_then(|statistics| statistics.null_count_opt())
+    };
+    assert_eq!(
+        (nulls("name"), nulls("nvtx_path"), nulls("layer")),
+        (Some(0), Some(3), Some(3))
+    );
 }
 
 #[test]

@@ -7,6 +7,7 @@ use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray as _;
 use rustc_hash::FxHashMap;
 
+use crate::analysis::RunMap;
 use crate::analysis::columns::{i64s, texts, u32s};
 use crate::analysis::findings::bounds::CountersSeen;
 use crate::analysis::findings::finding::AffectedKernel;
@@ -65,6 +66,14 @@ pub(crate) struct OfDevice {
     maker: StepMaker,
 }
 
+/// Kernels of one stream.
+#[derive(Debug, Default)]
+pub(crate) struct OfStream {
+    pub(crate) all: Total,
+    /// The last one's name, if it was tiny, and its duration.
+    tiny: Option<(u32, i64)>,
+}
+
 /// Copies between host and device, and waits of the host, of one process while it went step by step.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct InLoop {
@@ -81,12 +90,10 @@ pub struct Evidence {
     passage: Passage,
     pub(crate) names: Vec<OfName>,
     is_collective: Vec<bool>,
-    pub(crate) devices: BTreeMap<(u32, u32), OfDevice>,
-    pub(crate) streams: BTreeMap<(u32, u32, u32), Total>,
+    pub(crate) devices: RunMap<(u32, u32), OfDevice>,
+    pub(crate) streams: RunMap<(u32, u32, u32), OfStream>,
     /// Two tiny kernels one behind the other on a stream: how often, and the time of both.
     pub(crate) pairs: FxHashMap<(u32, u32), Total>,
-    /// The last kernel of a stream, with its duration.
-    before: FxHashMap<(u32, u32, u32), (u32, i64)>,
     /// Steps in order of start, device by device.
     pub steps: Vec<Step>,
     pub(crate) in_loop: BTreeMap<u32, InLoop>,
@@ -166,31 +173,27 @@ impl Evidence {
 
     fn add(&mut self, batch: &RecordBatch, see: &mut dyn FnMut(&KernelSeen, &[String])) {
         let mut passage = std::mem::take(&mut self.passage);
-        let mut kernels = Vec::with_capacity(batch.num_rows());
-        passage.each(batch, |kernel| kernels.push(*kernel));
-        self.passage = passage;
-        for name in &self.passage.names.all()[self.names.len()..] {
-            self.names.push(OfName::default());
-            self.is_collective.push(rank_skew::is_collective(name));
-        }
-        for kernel in &kernels {
+        passage.each(batch, |kernel, names| {
+            for name in &names[self.names.len()..] {
+                self.names.push(OfName::default());
+                self.is_collective.push(rank_skew::is_collective(name));
+            }
             self.add_kernel(kernel);
-            see(kernel, self.passage.names.all());
-        }
+            see(kernel, names);
+        });
+        self.passage = passage;
     }
 
     fn add_kernel(&mut self, kernel: &KernelSeen) {
         let duration = kernel.duration_ns();
         let name = kernel.name as usize;
         self.names[name].add(kernel);
-        let device = self.devices.entry((kernel.pid, kernel.device_id)).or_default();
+        let device = self.devices.of((kernel.pid, kernel.device_id));
         device.add(kernel, self.is_collective[name]);
-        let stream = (kernel.pid, kernel.device_id, kernel.stream_id);
-        self.streams.entry(stream).or_default().add(duration);
-        if let Some((before, before_ns)) = self.before.insert(stream, (kernel.name, duration))
-            && tiny_kernels::is_tiny(before_ns)
-            && tiny_kernels::is_tiny(duration)
-        {
+        let stream = self.streams.of((kernel.pid, kernel.device_id, kernel.stream_id));
+        stream.all.add(duration);
+        let tiny = tiny_kernels::is_tiny(duration).then_some((kernel.name, duration));
+        if let (Some((before, before_ns)), Some(_)) = (std::mem::replace(&mut stream.tiny, tiny), tiny) {
             let pair = self.pairs.entry((before, kernel.name)).or_default();
             pair.add(before_ns.saturating_add(duration));
         }
@@ -211,11 +214,12 @@ impl Evidence {
     }
 
     fn end_steps(&mut self) {
-        for (&place, device) in &mut self.devices {
+        let steps = &mut self.steps;
+        self.devices.each_mut(|&place, device| {
             if let Some(Cut::Step(items)) = std::mem::take(&mut device.splitter).finish() {
-                self.steps.extend(device.maker.make(place, &items));
+                steps.extend(device.maker.make(place, &items));
             }
-        }
+        });
         self.steps.sort_by_key(|step| (step.pid, step.device_id, step.start_ns));
     }
 

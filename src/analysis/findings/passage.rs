@@ -111,8 +111,8 @@ impl Passage {
         }
     }
 
-    /// Rows of a batch, in its order. It begins with [`COLUMNS`].
-    pub(crate) fn each(&mut self, batch: &RecordBatch, mut take: impl FnMut(&KernelSeen)) {
+    /// Rows of a batch, in its order, with the names so far. It begins with [`COLUMNS`].
+    pub(crate) fn each(&mut self, batch: &RecordBatch, mut take: impl FnMut(&KernelSeen, &[String])) {
         let [name_map, layer_map] = &mut self.entries;
         let (names, layers) = (texts(batch, 6), texts(batch, 7));
         let all = &mut self.names;
@@ -154,7 +154,7 @@ impl Passage {
                 }
             };
             self.last = Some((key, waves));
-            take(&KernelSeen {
+            let kernel = KernelSeen {
                 start_ns: starts[row],
                 end_ns: ends[row].max(starts[row]),
                 pid: pids[row],
@@ -168,7 +168,8 @@ impl Passage {
                     .map_or(Layer::None, |key| self.layers[layer_map[key] as usize]),
                 grid_x: axes[0][row],
                 waves,
-            });
+            };
+            take(&kernel, self.names.all());
         }
     }
 }

@@ -151,11 +151,11 @@ fn steps(steps: &[Step]) -> Option<Chart> {
 }
 
 fn streams(gathered: &Gathered) -> Option<Chart> {
-    let mut streams: Vec<_> = gathered.streams.iter().collect();
-    streams.sort_by_key(|&(key, ns)| (std::cmp::Reverse(*ns), *key));
+    let all = gathered.evidence.streams.iter();
+    let mut streams: Vec<_> = all.map(|(&key, stream)| (key, stream.all.ns)).collect();
+    streams.sort_by_key(|&(key, ns)| (std::cmp::Reverse(ns), key));
     streams.truncate(KERNELS);
-    let label =
-        |&(&(pid, device, stream), _): &(&(u32, u32, u32), &i64)| format!("pid {pid}, GPU {device}, stream {stream}");
+    let label = |&((pid, device, stream), _): &_| format!("pid {pid}, GPU {device}, stream {stream}");
     let labels: Vec<_> = streams.iter().map(label).collect();
     let values = streams.iter().map(|(_, ns)| json!(ns)).collect();
     let rows = labels.len();
@@ -171,16 +171,17 @@ fn streams(gathered: &Gathered) -> Option<Chart> {
 }
 
 /// Time at which a bar begins, ns.
-fn bar_start(bar: u32) -> f64 {
-    (f64::from(bar) / BARS_AN_OCTAVE).exp2()
+fn bar_start(bar: usize) -> f64 {
+    (bar as f64 / BARS_AN_OCTAVE).exp2()
 }
 
 fn waits(gathered: &Gathered) -> Option<Chart> {
-    let (first, last) = (*gathered.waits.keys().next()?, *gathered.waits.keys().last()?);
-    let of = |bar: u32| gathered.waits.get(&bar).copied().unwrap_or_default();
+    let mut filled = gathered.waits.filled();
+    let (first, _) = filled.next()?;
+    let last = filled.next_back().map_or(first, |(last, _)| last);
     let labels: Vec<_> = (first..=last).map(bar_start).collect();
-    let totals: Vec<_> = (first..=last).map(|bar| of(bar).1).collect();
-    let counts: Vec<_> = (first..=last).map(|bar| of(bar).0).collect();
+    let totals: Vec<_> = (first..=last).map(|bar| gathered.waits.bar(bar).1).collect();
+    let counts: Vec<_> = (first..=last).map(|bar| gathered.waits.bar(bar).0).collect();
     let option = json!({
         "unit": "ns", "labels": "ns", "counts": counts,
         "xAxis": {"type": "category", "data": labels},
@@ -193,23 +194,27 @@ fn waits(gathered: &Gathered) -> Option<Chart> {
 
 fn durations(summary: &SessionSummary, gathered: &Gathered) -> Option<Chart> {
     let number = |name: &str| gathered.evidence.name_texts().iter().position(|known| known == name);
-    let histogram = |name: &str| gathered.durations.get(&u32::try_from(number(name)?).ok()?);
-    let shown: Vec<(&str, &Histogram)> = summary
+    let histogram = |name: &str| gathered.durations.get(number(name)?);
+    let shown: Vec<(&str, &Histogram<u64>)> = summary
         .kernels
         .iter()
         .take(KERNELS)
         .filter_map(|kernel| Some((kernel.name.as_str(), histogram(&kernel.name)?)))
         .collect();
-    let all = || shown.iter().flat_map(|(_, histogram)| histogram.keys().copied());
+    let all = || {
+        shown
+            .iter()
+            .flat_map(|(_, histogram)| histogram.filled().map(|(bar, _)| bar))
+    };
     let (first, last) = (all().min()?, all().max()?);
     let mut cells = Vec::new();
     for (row, (_, histogram)) in shown.iter().enumerate() {
-        let most = histogram.values().copied().max().unwrap_or(1) as f64;
+        let most = histogram.filled().map(|(_, count)| count).max().unwrap_or(1) as f64;
         // The colour is the part of the row's fullest cell, the count is for the tooltip.
         cells.extend(
             histogram
-                .iter()
-                .map(|(&bar, &count)| json!([bar - first, row, count as f64 / most, count])),
+                .filled()
+                .map(|(bar, count)| json!([bar - first, row, count as f64 / most, count])),
         );
     }
     let option = json!({

@@ -1,14 +1,12 @@
 //! All that the page shows, from one more pass over the session: the lanes of the timeline, histograms, and the evidence
 //! of the findings, which the same pass gives.
 
-use std::collections::BTreeMap;
-
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int64Type, UInt32Type};
 use arrow_array::{Array as _, ArrayRef, RecordBatch, StringArray};
-use rustc_hash::FxHashMap;
 
 use super::spans::{LaneKind, Lanes};
+use crate::analysis::RunMap;
 use crate::analysis::findings::{Evidence, KernelSeen};
 use crate::report::findings::short_name;
 use crate::report::names::{printable, shortened};
@@ -21,20 +19,21 @@ pub(crate) const BARS_AN_OCTAVE: f64 = 4.0;
 /// Characters of a name in the timeline.
 const NAME: usize = 160;
 
-/// Counts by bar; bar `b` begins at `2^(b / BARS_AN_OCTAVE)` ns.
-pub(crate) type Histogram = BTreeMap<u32, u64>;
+/// What has a length in each bar; bar `b` begins at `2^(b / BARS_AN_OCTAVE)` ns.
+#[derive(Debug, Default)]
+pub(crate) struct Histogram<T> {
+    bars: Vec<T>,
+}
 
 /// What the pass gives.
 #[derive(Debug)]
 pub(crate) struct Gathered {
     pub(crate) evidence: Evidence,
     pub(crate) lanes: Lanes,
-    /// Durations by kernel name.
-    pub(crate) durations: FxHashMap<u32, Histogram>,
+    /// Durations by the number of the kernel's name.
+    pub(crate) durations: Vec<Histogram<u64>>,
     /// Waits between two kernels of a device and window: how many, and ns together.
-    pub(crate) waits: BTreeMap<u32, (u64, i64)>,
-    /// Kernel time by process, device and stream.
-    pub(crate) streams: BTreeMap<(u32, u32, u32), i64>,
+    pub(crate) waits: Histogram<(u64, i64)>,
     pub(crate) problems: Vec<Problem>,
 }
 
@@ -45,40 +44,49 @@ struct OnDevice {
     layer: Option<(u32, i64, i64)>,
 }
 
-pub(crate) fn bar(ns: i64) -> u32 {
-    ((ns.max(1) as f64).log2() * BARS_AN_OCTAVE) as u32
+impl<T: Copy + Default + PartialEq> Histogram<T> {
+    fn of(&mut self, ns: i64) -> &mut T {
+        let bar = ((ns.max(1) as f64).log2() * BARS_AN_OCTAVE) as usize;
+        if bar >= self.bars.len() {
+            self.bars.resize(bar + 1, T::default());
+        }
+        &mut self.bars[bar]
+    }
+
+    /// What bar `b` has.
+    pub(crate) fn bar(&self, bar: usize) -> T {
+        self.bars.get(bar).copied().unwrap_or_default()
+    }
+
+    /// Bars with something in them.
+    pub(crate) fn filled(&self) -> impl DoubleEndedIterator<Item = (usize, T)> {
+        let bars = self.bars.iter().copied().enumerate();
+        bars.filter(|(_, bar)| *bar != T::default())
+    }
 }
 
 impl Gathered {
     pub(crate) fn of(session: &Session, selection: Option<&Selection>) -> Result<Self, SessionError> {
         let mut lanes = Lanes::default();
-        let mut durations = FxHashMap::<u32, Histogram>::default();
-        let mut waits = BTreeMap::<u32, (u64, i64)>::new();
-        let mut streams = BTreeMap::<(u32, u32, u32), i64>::new();
-        let mut devices = BTreeMap::<(u32, u32), OnDevice>::new();
+        let mut durations = Vec::<Histogram<u64>>::new();
+        let mut waits = Histogram::<(u64, i64)>::default();
+        let mut devices = RunMap::<(u32, u32), OnDevice>::default();
         // Numbers of kernel names among those of the lanes.
         let mut numbers: Vec<u32> = Vec::new();
         let mut layers: Vec<u32> = Vec::new();
         let evidence = Evidence::of(session, selection, &mut |kernel: &KernelSeen, names: &[String]| {
             while numbers.len() < names.len() {
                 numbers.push(lanes.name(&short_name(&names[numbers.len()], NAME)));
+                durations.push(Histogram::default());
             }
-            let duration = kernel.duration_ns();
-            *durations
-                .entry(kernel.name)
-                .or_default()
-                .entry(bar(duration))
-                .or_default() += 1;
-            let stream = (kernel.pid, kernel.device_id, kernel.stream_id);
-            let total = streams.entry(stream).or_default();
-            *total = total.saturating_add(duration);
+            *durations[kernel.name as usize].of(kernel.duration_ns()) += 1;
             let lane = (kernel.pid, LaneKind::Stream, kernel.device_id, kernel.stream_id);
             lanes.push(lane, kernel.start_ns, kernel.end_ns, numbers[kernel.name as usize]);
-            let device = devices.entry((kernel.pid, kernel.device_id)).or_default();
+            let device = devices.of((kernel.pid, kernel.device_id));
             let (end_ns, window) = device.end_ns.unwrap_or((kernel.start_ns, kernel.window));
             if kernel.start_ns > end_ns && window == kernel.window {
                 let wait = kernel.start_ns.saturating_sub(end_ns);
-                let known = waits.entry(bar(wait)).or_default();
+                let known = waits.of(wait);
                 *known = (known.0 + 1, known.1.saturating_add(wait));
             }
             device.end_ns = Some((end_ns.max(kernel.end_ns), kernel.window));
@@ -93,7 +101,7 @@ impl Gathered {
                 }
             }
         })?;
-        for (&place, device) in &devices {
+        for (&place, device) in devices.iter() {
             if let Some(open) = device.layer {
                 push_layer(&mut lanes, &mut layers, place, open);
             }
@@ -108,7 +116,6 @@ impl Gathered {
             lanes,
             durations,
             waits,
-            streams,
             problems: Vec::new(),
         };
         gathered.add_copies(session, selection, "memcpys", "copy_kind", "copy")?;

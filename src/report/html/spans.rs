@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::analysis::RunMap;
+
 /// A million kernels with their layers and ranges: some MB in the file, and a second of a page's time.
 const MOST_SPANS: usize = 1_500_000;
 /// The first resolution, ns, at which neighbours are merged: shorter than any kernel and the wait before it.
@@ -73,7 +75,7 @@ impl Span {
 /// Collects spans lane by lane, in order of start within each.
 #[derive(Debug)]
 pub(crate) struct Lanes {
-    lanes: BTreeMap<LaneKey, Vec<Span>>,
+    lanes: RunMap<LaneKey, Vec<Span>>,
     names: BTreeMap<String, u32>,
     most: usize,
     held: usize,
@@ -83,7 +85,7 @@ pub(crate) struct Lanes {
 impl Default for Lanes {
     fn default() -> Self {
         Self {
-            lanes: BTreeMap::new(),
+            lanes: RunMap::default(),
             names: BTreeMap::new(),
             most: MOST_SPANS,
             held: 0,
@@ -113,7 +115,7 @@ impl Lanes {
 
     /// Adds a piece of work.
     pub(crate) fn push(&mut self, lane: LaneKey, start_ns: i64, end_ns: i64, name: u32) {
-        let spans = self.lanes.entry(lane).or_default();
+        let spans = self.lanes.of(lane);
         let span = Span::one(start_ns, end_ns, name);
         if self.resolution_ns > 0
             && spans
@@ -133,18 +135,16 @@ impl Lanes {
     fn coarsen(&mut self) {
         while self.held > self.most / 2 && self.resolution_ns < i64::MAX / 2 {
             self.resolution_ns = (self.resolution_ns * 2).max(FINEST_NS);
-            for spans in self.lanes.values_mut() {
+            let resolution_ns = self.resolution_ns;
+            self.lanes.each_mut(|_, spans| {
                 let mut merged: Vec<Span> = Vec::with_capacity(spans.len() / 2);
                 for span in spans.iter() {
-                    if !merged
-                        .last_mut()
-                        .is_some_and(|last| last.merge(span, self.resolution_ns))
-                    {
+                    if !merged.last_mut().is_some_and(|last| last.merge(span, resolution_ns)) {
                         merged.push(*span);
                     }
                 }
                 *spans = merged;
-            }
+            });
             self.held = self.lanes.values().map(Vec::len).sum();
         }
     }
@@ -168,7 +168,7 @@ impl Lanes {
 
     /// First start and last end of the GPU's work; of ranges where there is none. A range may have begun long before.
     pub(crate) fn bounds(&self) -> Option<(i64, i64)> {
-        let has_work = self.lanes.keys().any(|key| key.1 != LaneKind::Range);
+        let has_work = self.lanes.iter().any(|(key, _)| key.1 != LaneKind::Range);
         let counts = |key: &LaneKey| !has_work || key.1 != LaneKind::Range;
         let spans = || {
             self.lanes

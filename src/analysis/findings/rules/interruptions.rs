@@ -18,8 +18,8 @@ const LEAST_SHARE: f64 = 0.05;
 pub(in crate::analysis::findings) fn find(evidence: &Evidence) -> Vec<Finding> {
     evidence
         .devices
-        .keys()
-        .filter_map(|&device| of(evidence, device))
+        .iter()
+        .filter_map(|(&device, _)| of(evidence, device))
         .collect()
 }
 

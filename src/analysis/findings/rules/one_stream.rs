@@ -9,8 +9,9 @@ const LEAST_SHARE: f64 = 0.95;
 
 pub(in crate::analysis::findings) fn find(evidence: &Evidence) -> Vec<Finding> {
     let device = |(&(pid, device_id), device): (&(u32, u32), &crate::analysis::findings::evidence::OfDevice)| {
-        let mine = evidence.streams.range((pid, device_id, 0)..=(pid, device_id, u32::MAX));
-        let (streams, top) = (mine.clone().count(), mine.map(|(_, total)| total.ns).max()?);
+        let all = evidence.streams.iter();
+        let mine = all.filter(|&(&stream, _)| (stream.0, stream.1) == (pid, device_id));
+        let (streams, top) = (mine.clone().count(), mine.map(|(_, stream)| stream.all.ns).max()?);
         let (streams, top_ns, kernels_ns, busy_ns) = (streams as u64, top, device.all.ns, device.busy_ns);
         let share = part(top_ns, kernels_ns);
         if streams < 2 || share < LEAST_SHARE {
