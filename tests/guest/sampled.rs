@@ -111,7 +111,7 @@ fn a_replay_longer_than_a_burst_keeps_its_times() {
 
 #[test]
 fn another_client_that_takes_the_records_over_is_noticed() {
-    let ended = decode(&format!("--steps 1200 --kernels {KERNELS} --step-us 4000"))
+    let ended = decode(&format!("--steps 2000 --kernels {KERNELS} --step-us 4000"))
         .fault("takeover=2000")
         .options("--mode sampled --burst 20ms --burst-every 150ms")
         .run()
