@@ -165,6 +165,7 @@ fn intervals_hold_the_truth_as_often_as_they_say() {
             tally.add(&estimate);
         }
         let error = tally.error / tally.told as f64;
+        eprintln!("noise {noise} every {interval_us}: {tally:?} {:.3} {error:.2}", tally.held as f64/tally.told as f64);
         assert!(error <= 3.0, "noise {noise}, every {interval_us} us: {error}");
         assert!(
             tally.held as f64 >= 0.82 * tally.told as f64,

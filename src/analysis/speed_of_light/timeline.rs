@@ -35,30 +35,75 @@ pub(super) enum Column {
 /// are cut into parts of about this length, each an unknown of its own, as many as these at most.
 const PART_NS: i64 = 4_000;
 const MOST_PARTS: i64 = 12;
+/// Of its first and last moments: from a kernel's start to its first work, and from its last work to its end, it takes about a
+/// microsecond. Kernels of less than two have no such parts.
+const EDGE_NS: i64 = 1_000;
 
-/// Parts that each unit's runs are cut into: longer ones where there would be more in all than `most`, or less than `least_ns`
-/// of time in each.
-fn parts(runs: &[Run], units: usize, most: usize, least_ns: i64) -> Vec<u32> {
+/// Which ends of a run are parts of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cut {
+    pub(super) first: bool,
+    pub(super) last: bool,
+}
+
+impl Cut {
+    /// No way is the right one, so all are tried: what they agree on does not depend on where runs are cut.
+    pub(super) const ALL: [Self; 4] = [
+        Self::ends(false, false),
+        Self::ends(true, false),
+        Self::ends(false, true),
+        Self::ends(true, true),
+    ];
+
+    const fn ends(first: bool, last: bool) -> Self {
+        Self { first, last }
+    }
+
+    /// Borders of a run's parts, 0 to 1, of runs of this mean length: with parts of `length`, but no more of them than `most`.
+    fn borders(self, mean: i64, length: i64, most: i64) -> Vec<f64> {
+        let ends = i64::from(self.first) + i64::from(self.last);
+        if ends > 0 && (mean < 2 * EDGE_NS || most <= ends) {
+            return Self::ends(false, false).borders(mean, length, most);
+        }
+        let edge = EDGE_NS.min(mean / 3);
+        let share = |is_apart: bool| if is_apart { edge as f64 / mean as f64 } else { 0.0 };
+        let (start, end) = (share(self.first), 1.0 - share(self.last));
+        let inner = ((mean - ends * edge) / length + 1).min(most - ends).clamp(1, MOST_PARTS);
+        let mut borders = Vec::new();
+        if self.first {
+            borders.push(0.0);
+        }
+        borders.extend((0..=inner).map(|part| start + (end - start) * part as f64 / inner as f64));
+        if self.last {
+            borders.push(1.0);
+        }
+        borders
+    }
+}
+
+/// Borders of the parts of each unit's runs: of longer parts where there would be more in all than `most`, or less than
+/// `least_ns` of time in each.
+fn borders(runs: &[Run], units: usize, cut: Cut, most: usize, least_ns: i64) -> Vec<Vec<f64>> {
     let mut totals = vec![(0_i64, 0_i64); units];
     for run in runs {
         let (count, ns) = &mut totals[run.unit as usize];
         (*count, *ns) = (*count + 1, ns.saturating_add(run.end - run.start));
     }
-    let of_length = |length: i64| -> Vec<u32> {
-        let of_unit = |&(count, ns): &(i64, i64)| {
-            let parts = (ns / count.max(1) / length + 1).min(ns / least_ns.max(1));
-            parts.clamp(1, MOST_PARTS) as u32
-        };
+    let of_length = |length: i64| -> Vec<Vec<f64>> {
+        let of_unit = |&(count, ns): &(i64, i64)| cut.borders(ns / count.max(1), length, ns / least_ns.max(1));
         totals.iter().map(of_unit).collect()
     };
+    let count = |borders: &[Vec<f64>]| borders.iter().map(|of_unit| of_unit.len() - 1).sum::<usize>();
+    let longest = totals.iter().map(|(count, ns)| ns / (*count).max(1)).max().unwrap_or(0);
     let mut length = PART_NS;
-    loop {
-        let parts = of_length(length);
-        if parts.iter().sum::<u32>() as usize <= most || parts.iter().all(|parts| *parts == 1) {
-            return parts;
+    while length <= longest.max(PART_NS) {
+        let borders = of_length(length);
+        if count(&borders) <= most {
+            return borders;
         }
         length *= 2;
     }
+    vec![vec![0.0, 1.0]; units]
 }
 
 /// Column of [`Column::Idle`], and of [`Column::Rest`].
@@ -70,25 +115,24 @@ const REST: u32 = 1;
 pub(super) struct Timeline {
     pub(super) stretches: Vec<Stretch>,
     pub(super) columns: Vec<Column>,
-    /// Parts of each unit.
-    pub(super) parts: Vec<u32>,
+    /// Borders of the parts of each unit's runs, 0 to 1.
+    pub(super) borders: Vec<Vec<f64>>,
     /// Time of each unit, and that of it in which nothing else ran.
     pub(super) busy_ns: Vec<i64>,
     pub(super) alone_ns: Vec<i64>,
 }
 
 impl Timeline {
-    /// Of runs in any order. Columns are the `most` states that took most time, `least_ns` at least.
-    pub(super) fn new(mut runs: Vec<Run>, units: usize, most: usize, least_ns: i64) -> Self {
-        runs.sort_unstable_by_key(|run| (run.start, run.end, run.unit));
+    /// Of runs in order of start. Columns are the `most` states that took most time, `least_ns` at least.
+    pub(super) fn new(runs: &[Run], units: usize, cut: Cut, most: usize, least_ns: i64) -> Self {
         let mut states = States::default();
         let mut timeline = Self {
             busy_ns: vec![0; units],
             alone_ns: vec![0; units],
-            parts: parts(&runs, units, most, least_ns),
+            borders: borders(runs, units, cut, most, least_ns),
             ..Self::default()
         };
-        sweep(&runs, |start, end, active| {
+        sweep(runs, |start, end, active| {
             for run in active {
                 timeline.busy_ns[run.unit as usize] += end - start;
             }
@@ -100,10 +144,10 @@ impl Timeline {
                 return;
             };
             timeline.alone_ns[alone.unit as usize] += end - start;
-            let parts = i64::from(timeline.parts[alone.unit as usize]);
-            for part in 0..parts {
-                let border = |part: i64| alone.start + (alone.end - alone.start) * part / parts;
-                let (start, end) = (border(part).max(start), border(part + 1).min(end));
+            let length = (alone.end - alone.start) as f64;
+            let time = |border: f64| alone.start + (border * length).round() as i64;
+            for (part, borders) in timeline.borders[alone.unit as usize].windows(2).enumerate() {
+                let (start, end) = (time(borders[0]).max(start), time(borders[1]).min(end));
                 if end > start {
                     let column = states.add(Column::Alone(alone.unit, part as u32), end - start);
                     timeline.stretches.push(Stretch { start, end, column });
@@ -222,28 +266,38 @@ mod tests {
         assert_eq!(all, [(0, 2, vec![1]), (2, 8, vec![1, 1]), (8, 10, vec![1])]);
     }
 
+    const WHOLE: Cut = Cut::ALL[0];
+    const ENDS: Cut = Cut::ALL[3];
+
     #[test]
     fn a_long_kernel_has_parts() {
-        let timeline = Timeline::new(
-            vec![run(0, 9_000, 0), run(10_000, 19_000, 0), run(9_000, 10_000, 1)],
-            2,
-            8,
-            0,
-        );
-        assert_eq!(timeline.parts, [3, 1]);
-        let first: Vec<(i64, i64)> = timeline.stretches[..4]
-            .iter()
-            .map(|part| (part.start, part.end))
-            .collect();
-        assert_eq!(first, [(0, 3_000), (3_000, 6_000), (6_000, 9_000), (9_000, 10_000)]);
+        let runs = [run(0, 9_000, 0), run(9_000, 10_000, 1), run(10_000, 19_000, 0)];
+        let timeline = Timeline::new(&runs, 2, WHOLE, 8, 0);
+        let starts: Vec<i64> = timeline.stretches.iter().map(|part| part.start).collect();
+        assert_eq!(starts, [0, 3_000, 6_000, 9_000, 10_000, 13_000, 16_000]);
         assert_eq!(timeline.stretches[0].column, timeline.stretches[4].column);
-        let few = Timeline::new(vec![run(0, 900_000, 0), run(0, 900_000, 1)], 2, 5, 0);
-        assert_eq!(few.parts, [2, 2], "no more than there is room for");
+        let timeline = Timeline::new(&runs, 2, ENDS, 8, 0);
+        let starts: Vec<i64> = timeline.stretches[..5].iter().map(|part| part.start).collect();
+        assert_eq!(starts, [0, 1_000, 4_500, 8_000, 9_000]);
+    }
+
+    #[test]
+    fn there_are_no_more_parts_than_there_is_room_and_time_for() {
+        let long = [run(0, 900_000, 0), run(0, 900_000, 1)];
+        let parts = |cut, most, least_ns| -> Vec<usize> {
+            let borders = borders(&long, 2, cut, most, least_ns);
+            borders.iter().map(|of_unit| of_unit.len() - 1).collect()
+        };
+        assert_eq!(parts(WHOLE, 5, 0), [2, 2]);
+        assert_eq!(parts(WHOLE, 5, 900_000), [1, 1]);
+        assert_eq!(parts(ENDS, 30, 0), [14, 14]);
+        assert_eq!(parts(ENDS, 5, 0), [1, 1], "no room for ends");
+        assert_eq!(parts(ENDS, 30, 450_000), [2, 2], "no time for them");
     }
 
     #[test]
     fn what_is_rare_has_no_column_of_its_own() {
-        let timeline = Timeline::new(vec![run(0, 100, 0), run(100, 103, 1), run(90, 100, 2)], 3, 8, 5);
+        let timeline = Timeline::new(&[run(0, 100, 0), run(90, 100, 2), run(100, 103, 1)], 3, WHOLE, 8, 5);
         assert_eq!(
             timeline.columns,
             [
