@@ -37,7 +37,7 @@ SESSIONS = [
     ("torch_compute_own", "torch"),
 ]
 # `MODEL` of src/analysis/speed_of_light/estimate.rs, points.
-MODEL = 2.0
+MODEL = 1.7
 SPLITS = 400
 
 
@@ -131,8 +131,8 @@ def main() -> None:
     compared = []
     for session, load in SESSIONS:
         compared += compare(colonel, folder / session, folder / f"{load}_ncu_application")
-    print(f"\nkernels of {LEAST_NS / 1e3:.0f} us or more: figures, mean absolute difference in points, half of the interval")
-    print("(mean, median), part within it, and part within it without the allowance for the model")
+    print(f"\nkernels of {LEAST_NS / 1e3:.0f} us or more: figures, mean absolute difference in points, half of the")
+    print("interval (mean, median), part within it, and part within it without the allowance for the model")
     for metric in [*NCU, "all"]:
         of_metric = [figure for figure in compared if metric in (figure.metric, "all")]
         halves = sorted(figure.half for figure in of_metric)
@@ -149,8 +149,10 @@ def main() -> None:
         tested.append(mean([figure.holds(models[-1]) for figure in compared if figure.kernel not in half]))
     tenth, ninth = SPLITS // 10, SPLITS - SPLITS // 10
     models.sort()
-    print(f"\nallowance with which 90 % of one half of the kernels' figures lie within: median {models[SPLITS // 2]:.2f}")
-    print(f"points ({models[tenth]:.2f} to {models[ninth]:.2f} in 80 % of {SPLITS} splits); of the other half then")
+    print("\nallowance with which 90 % of one half of the kernels' figures lie within:")
+    print(
+        f"median {models[SPLITS // 2]:.2f} points ({models[tenth]:.2f} to {models[ninth]:.2f} in 80 % of {SPLITS} splits); of the other half then"
+    )
     print(f"{100 * mean(tested):.1f} % on average ({sorted(tested)[tenth]:.2f} to {sorted(tested)[ninth]:.2f})")
 
 

@@ -28,7 +28,7 @@ const GOOD: f64 = 0.04;
 /// What the interval has to either side besides what the samples tell, of the metric's range: what ncu and live figures of the
 /// same kernels differ by anyway. Told from one half of the kernels of docs/measurements/2026-11-24-counters-3, tested on the
 /// other.
-pub(super) const MODEL: f64 = 0.02;
+pub(super) const MODEL: f64 = 0.017;
 
 /// How far a figure is to be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -205,7 +205,9 @@ impl Estimate {
             return none(Trust::Inseparable);
         }
         let of_cuts = self.cuts.iter().zip(&weights);
-        let of_cuts: Vec<(f64, f64)> = of_cuts.map(|(cut, (weights, _))| cut.fit.sum(weights, metric)).collect();
+        let of_cuts: Vec<(f64, f64)> = of_cuts
+            .map(|(cut, (weights, _))| cut.fit.sum(weights, metric))
+            .collect();
         let range = self.ranges[metric];
         let (value, noise, model) = together(&of_cuts);
         let half = noise.hypot(model).hypot(MODEL * range);
@@ -227,14 +229,18 @@ impl Estimate {
 }
 
 /// The mean of several estimates, and half of its interval: that of noise, from how much each varies (standard deviations), and
-/// that of the model, from what they differ by.
+/// that of the model, from what they differ by beyond noise.
 fn together(estimates: &[(f64, f64)]) -> (f64, f64, f64) {
     let count = estimates.len() as f64;
     let mean = estimates.iter().map(|(value, _)| value).sum::<f64>() / count;
     let noise = estimates.iter().map(|(_, sd)| sd * sd).sum::<f64>() / count;
     let spread = estimates.iter().map(|(value, _)| (value - mean).powi(2)).sum::<f64>() / (count - 1.0);
     let half = |variance: f64, freedom: f64| variance.sqrt() * quantile(freedom);
-    (mean, half(noise, BLOCKS as f64 - 1.0), half(spread, count - 1.0))
+    (
+        mean,
+        half(noise, BLOCKS as f64 - 1.0),
+        half((spread - noise).max(0.0), count - 1.0),
+    )
 }
 
 /// Of Student's t: what 90 % lie within, to either side.

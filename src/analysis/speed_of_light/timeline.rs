@@ -68,7 +68,9 @@ impl Cut {
         let edge = EDGE_NS.min(mean / 3);
         let share = |is_apart: bool| if is_apart { edge as f64 / mean as f64 } else { 0.0 };
         let (start, end) = (share(self.first), 1.0 - share(self.last));
-        let inner = ((mean - ends * edge) / length + 1).min(most - ends).clamp(1, MOST_PARTS);
+        let inner = ((mean - ends * edge) / length + 1)
+            .min(most - ends)
+            .clamp(1, MOST_PARTS);
         let mut borders = Vec::new();
         if self.first {
             borders.push(0.0);
