@@ -59,13 +59,13 @@ impl Cut {
         Self { first, last }
     }
 
-    /// Borders of a run's parts, 0 to 1, of runs of this mean length: with parts of `length`, but no more of them than `most`.
+    /// Borders of a run's parts, 0 to 1, of runs of this mean length: parts of `length`, but none shorter than a `most`th.
     fn borders(self, mean: i64, length: i64, most: i64) -> Vec<f64> {
         let ends = i64::from(self.first) + i64::from(self.last);
-        if ends > 0 && (mean < 2 * EDGE_NS || most <= ends) {
+        let edge = EDGE_NS.min(mean / 3);
+        if ends > 0 && (mean < 2 * EDGE_NS || edge.saturating_mul(most) < mean) {
             return Self::ends(false, false).borders(mean, length, most);
         }
-        let edge = EDGE_NS.min(mean / 3);
         let share = |is_apart: bool| if is_apart { edge as f64 / mean as f64 } else { 0.0 };
         let (start, end) = (share(self.first), 1.0 - share(self.last));
         let inner = ((mean - ends * edge) / length + 1)
@@ -295,6 +295,9 @@ mod tests {
         assert_eq!(parts(ENDS, 30, 0), [14, 14]);
         assert_eq!(parts(ENDS, 5, 0), [1, 1], "no room for ends");
         assert_eq!(parts(ENDS, 30, 450_000), [2, 2], "no time for them");
+        let short = [run(0, 3_500, 0), run(4_000, 7_500, 0), run(8_000, 11_500, 0)];
+        let of_short = |least_ns| borders(&short, 1, ENDS, 30, least_ns)[0].len() - 1;
+        assert_eq!((of_short(2_000), of_short(4_000)), (3, 1), "an end has 3 us");
     }
 
     #[test]
