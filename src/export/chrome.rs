@@ -367,13 +367,14 @@ impl<W: Write> Trace<W> {
             names.push(meta("process_name", pid, 0, json!({"name": source.command(pid)})));
             names.push(meta("process_labels", pid, 0, json!({"labels": "CPU"})));
         }
+        let mut labelled = None;
         for &(track, stream) in &self.streams {
-            let of = self
-                .tracks
-                .get(track as usize)
-                .map(|&(pid, device)| format!(" (GPU {device} of pid {pid})"));
-            let label = format!("GPU {track}{}", of.unwrap_or_default());
-            names.push(meta("process_labels", track, 0, json!({"labels": label})));
+            if labelled.replace(track) != Some(track) {
+                let of = self.tracks.get(track as usize);
+                let of = of.map(|&(pid, device)| format!(" (GPU {device} of pid {pid})"));
+                let label = format!("GPU {track}{}", of.unwrap_or_default());
+                names.push(meta("process_labels", track, 0, json!({"labels": label})));
+            }
             names.push(meta(
                 "thread_name",
                 track,
@@ -381,7 +382,6 @@ impl<W: Write> Trace<W> {
                 json!({"name": format!("stream {stream} {stream}")}),
             ));
         }
-        names.dedup();
         names.iter().try_for_each(|name| self.event(name))?;
         let id = &source.session().manifest().id;
         write!(

@@ -1,22 +1,26 @@
-//! Slices of a track must nest, and kernels of one stream may overlap: those of parallel branches of a graph, and with
-//! programmatic dependent launch. Those that do go into lanes beside each other.
+//! Slices of a track must nest. Kernels of one stream may overlap, those of parallel branches of a graph and with
+//! programmatic dependent launch; so may ranges of two NVTX domains. Those that do go into lanes beside each other.
 
 /// Finds the lane of each slice. Slices must come in order of start.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
-    /// When each lane is free again.
-    free_ns: Vec<i64>,
+    /// When what is open in each lane ends, the innermost last.
+    open_ns: Vec<Vec<i64>>,
 }
 
 impl Lanes {
-    /// The first lane that is free then.
-    pub(super) fn place(&mut self, start_ns: i64, end_ns: i64) -> usize {
-        let lane = self.free_ns.iter().position(|&free| free <= start_ns);
+    /// The first lane that is free then; with `nests`, or in which something lasts longer.
+    pub(super) fn place(&mut self, start_ns: i64, end_ns: i64, nests: bool) -> usize {
+        let has_room = |open: &mut Vec<i64>| {
+            while open.pop_if(|end| *end <= start_ns).is_some() {}
+            open.last().is_none_or(|&end| nests && end_ns <= end)
+        };
+        let lane = self.open_ns.iter_mut().position(has_room);
         let lane = lane.unwrap_or_else(|| {
-            self.free_ns.push(0);
-            self.free_ns.len() - 1
+            self.open_ns.push(Vec::new());
+            self.open_ns.len() - 1
         });
-        self.free_ns[lane] = end_ns;
+        self.open_ns[lane].push(end_ns);
         lane
     }
 }
@@ -35,7 +39,7 @@ mod tests {
             let mut lanes = Lanes::default();
             let mut placed: Vec<Vec<(i64, i64)>> = Vec::new();
             for (start, length) in slices {
-                let lane = lanes.place(start, start + length);
+                let lane = lanes.place(start, start + length, false);
                 if lane == placed.len() {
                     // Each lane before it was taken.
                     prop_assert!(placed.iter().all(|lane| lane.last().is_some_and(|&(_, end)| end > start)));
@@ -47,5 +51,15 @@ mod tests {
                 prop_assert!(lane.windows(2).all(|pair| pair[0].1 <= pair[1].0));
             }
         }
+    }
+
+    #[test]
+    fn what_lies_in_another_shares_its_lane_if_it_may() {
+        let placed = |nests| {
+            let mut lanes = Lanes::default();
+            [(0, 10), (2, 8), (3, 9), (8, 10), (10, 12)].map(|(start, end)| lanes.place(start, end, nests))
+        };
+        assert_eq!(placed(true), [0, 0, 1, 0, 0]);
+        assert_eq!(placed(false), [0, 1, 2, 1, 0]);
     }
 }

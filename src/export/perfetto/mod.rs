@@ -120,7 +120,7 @@ fn memset<W: std::io::Write>(writer: &mut Writer<W>, row: &MemsetRow<'_>) -> Res
 
 fn range<W: std::io::Write>(writer: &mut Writer<W>, row: &NvtxRangeRow<'_>) -> Result<(), ExportError> {
     let (pid, thread_id) = (row.pid, row.thread_id);
-    // Pushed ranges nest in their thread; those started and ended may not.
+    // Pushed ranges mostly nest in their thread; those started and ended may not.
     let track = match row.kind {
         "push_pop" => Track::Thread { pid, thread_id },
         _ => Track::Ranges { pid, thread_id },
