@@ -100,6 +100,26 @@ fn import(folder: &Path, file: &str) -> Session {
     Session::load(&folder.join("sessions").join(id.trim())).unwrap()
 }
 
+#[test]
+fn what_has_no_time_is_counted_and_widens_no_window() {
+    let mut trace = kineto();
+    let events = trace["traceEvents"].as_array_mut().unwrap();
+    events.extend([
+        json!({"ph": "X", "cat": "kernel", "name": "endless", "pid": 0, "tid": 7, "ts": 41.0, "dur": 1e300, "args": {}}),
+        json!({"ph": "X", "cat": "kernel", "name": "no_time", "pid": 0, "tid": 7, "ts": 2e6, "dur": -1.0, "args": {}}),
+        json!({"ph": "X", "cat": "user_annotation", "name": "reversed", "pid": 4711, "tid": 4712, "ts": 2.0, "dur": -1.0}),
+    ]);
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("trace.json"), trace.to_string()).unwrap();
+    let session = import(folder.path(), "trace.json");
+    let losses = session.manifest().losses.iter();
+    let lost: Vec<_> = losses.map(|loss| (loss.kind.as_str(), loss.count)).collect();
+    assert_eq!(lost, [("kernels", Some(3)), ("nvtx_ranges", Some(1))]);
+    assert_eq!((session.rows("kernels"), session.rows("nvtx_ranges")), (1, 3));
+    let window = &session.manifest().processes[0].windows[0];
+    assert_eq!(window.end_ns, Some(BEGIN_NS + 38_000));
+}
+
 /// All rows of a table in one batch an element.
 fn batches<B: colonel::schema::columns::TableBuilder>(session: &Session) -> Vec<RecordBatch> {
     let table = B::table();

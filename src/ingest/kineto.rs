@@ -26,9 +26,9 @@ impl Ingest {
         let (mut span_us, mut host, mut work) = (None::<(f64, f64)>, None, 0_u64);
         let mut annotations = Annotations::default();
         let head = read(open(path).map_err(&wrong)?, |event| {
-            if let (true, Some(end)) = (event.has_row(), event.end_us()) {
-                let (first, last) = span_us.unwrap_or((event.ts, end));
-                span_us = Some((first.min(event.ts), last.max(end)));
+            if let (true, Some((start, end))) = (event.has_row(), event.span_us()) {
+                let (first, last) = span_us.unwrap_or((start, end));
+                span_us = Some((first.min(start), last.max(end)));
                 work += u64::from(event.is_work());
             }
             if event.is_host() {

@@ -117,7 +117,7 @@ pub struct Launches {
     pub metrics: Vec<String>,
     /// Rows read.
     pub launches: u64,
-    /// Of those, without a duration.
+    /// Of those, without a duration that can be.
     pub without_duration: u64,
 }
 
@@ -147,12 +147,9 @@ impl Ingest {
             if first == ABOUT[0] {
                 header.names = record.iter().map(str::to_owned).collect();
                 header.units = vec![String::new(); header.names.len()];
-                read.metrics = header
-                    .names
-                    .iter()
-                    .filter(|name| !ABOUT.contains(&name.as_str()))
-                    .cloned()
-                    .collect();
+                let is_new = |name: &&String| !ABOUT.contains(&name.as_str()) && !read.metrics.contains(name);
+                let new: Vec<String> = header.names.iter().filter(is_new).cloned().collect();
+                read.metrics.extend(new);
                 continue;
             }
             if header.names.is_empty() {
@@ -200,20 +197,14 @@ impl Ingest {
                 };
                 counters.push(&mut self.recorder, id_of(pid), row)?;
             }
-            let Some(duration) = launch.duration_ns() else {
+            let end = launch.duration_ns().and_then(|duration| start.checked_add(duration));
+            let Some(end) = end.filter(|&end| end >= start) else {
                 read.without_duration += 1;
                 self.lose(pid, "kernels", "invalid_timestamp", 1, start);
                 continue;
             };
-            ends.insert(pid, start + duration);
-            let row = kernel_row(
-                &launch,
-                pid,
-                name,
-                correlation_id,
-                (start, start + duration),
-                self.window,
-            );
+            ends.insert(pid, end);
+            let row = kernel_row(&launch, pid, name, correlation_id, (start, end), self.window);
             kernels.push(&mut self.recorder, id_of(pid), row)?;
         }
         kernels.finish(&mut self.recorder)?;

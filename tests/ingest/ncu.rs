@@ -102,6 +102,18 @@ fn launches_without_duration_are_lost_kernels() {
 }
 
 #[test]
+fn a_duration_that_can_not_be_is_none() {
+    for wrong in ["-5", "1e300"] {
+        let (session, launches, _fixture) = ingested(&page(3).replacen("2,304", wrong, 1)).unwrap();
+        assert_eq!((launches.launches, launches.without_duration), (3, 1), "{wrong}");
+        assert!(
+            text(&session, "kernels", &["start_ns", "end_ns"]).starts_with("1000000 1008128\n"),
+            "{wrong}"
+        );
+    }
+}
+
+#[test]
 fn warnings_and_the_programs_words_in_between_change_nothing() {
     let chatty = page_with(3, "chatty");
     assert!(
@@ -123,9 +135,13 @@ fn warnings_and_the_programs_words_in_between_change_nothing() {
 #[test]
 fn other_units_and_a_second_header_are_read() {
     let other = page(1).replace("\"ns\"", "\"us\"").replace("2,304", "2.304");
+    let one = page(1).replace("gpu__time_duration.sum", "of_the_first");
+    let metrics = |page: &str| ingested(page).unwrap().1.metrics;
+    assert!(metrics(&format!("{one}{other}")).starts_with(&metrics(&one)));
     let both = format!("{}{}", page(1), other);
     let (session, launches, _fixture) = ingested(&both).unwrap();
     assert_eq!(launches.launches, 2);
+    assert_eq!(launches.metrics, metrics(&page(1)), "each once");
     assert_eq!(
         text(&session, "kernels", &["start_ns", "end_ns"]),
         "1000000 1002304\n1002304 1004608\n"

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arrow_array::types::Int32Type;
 use arrow_array::{ArrayRef, DictionaryArray, Float64Array, Int64Array, RecordBatch};
+use arrow_schema::{DataType, Field, Schema};
 use colonel::ingest::IngestError;
 use colonel::session::Session;
 use parquet::arrow::ArrowWriter;
@@ -139,6 +140,29 @@ fn processes_that_used_cuda_have_a_window_and_their_losses() {
         .collect();
     assert_eq!(lost, [("kernels", "invalid_timestamp", Some(1))]);
     assert!(manifest.problems.is_empty(), "{:?}", manifest.problems);
+}
+
+#[test]
+fn calls_and_ranges_that_end_before_they_start_are_lost() {
+    let fixture = Fixture::new();
+    let database = nsys_database(fixture.folder.path(), "");
+    let connection = rusqlite::Connection::open(&database).unwrap();
+    for table in ["CUPTI_ACTIVITY_KIND_RUNTIME", "NVTX_EVENTS"] {
+        let first = format!("SELECT min(rowid) FROM {table} WHERE \"end\" > start");
+        let sql = format!("UPDATE {table} SET \"end\" = start - 1 WHERE rowid = ({first})");
+        assert_eq!(connection.execute(&sql, []).unwrap(), 1);
+    }
+    let (_whole_fixture, whole) = ingested("");
+    let (_fixture, session) = fixture.fill("process", |ingest| ingest.nsys_sqlite(&database)).unwrap();
+    for table in ["api_calls", "nvtx_ranges"] {
+        assert_eq!(session.rows(table), whole.rows(table) - 1, "{table}");
+        let losses = session.manifest().losses.iter();
+        let lost: Vec<_> = losses
+            .filter(|loss| loss.kind == table)
+            .map(|loss| loss.count)
+            .collect();
+        assert_eq!(lost, [Some(1)], "{table}");
+    }
 }
 
 #[test]
@@ -363,6 +387,22 @@ fn a_folder_of_parquet_files_is_the_same_report() {
         };
         assert_eq!(programs(&found), programs(&expected));
     }
+}
+
+/// The names of a file's columns are its own.
+#[test]
+fn a_column_of_any_name_is_one() {
+    let fixture = Fixture::new();
+    let folder = parquetdir(&nsys_database(fixture.folder.path(), ""), Compression::UNCOMPRESSED);
+    let quoted = Field::new("a\" int, \"b", DataType::Int64, true);
+    let schema = Arc::new(Schema::new(vec![quoted]));
+    let file = fs::File::create(folder.join("TARGET_INFO_CUDA_DEVICE.parquet")).unwrap();
+    ArrowWriter::try_new(file, schema, None).unwrap().close().unwrap();
+    let error = fixture
+        .fill("process", |ingest| ingest.nsys_parquetdir(&folder))
+        .err()
+        .unwrap();
+    assert!(error.to_string().contains("lacks the column `gpuId`"), "{error}");
 }
 
 #[test]

@@ -97,6 +97,13 @@ impl Event {
         self.dur.map(|dur| self.ts + dur)
     }
 
+    /// Start and end, where these are times of a window: neither reversed nor beyond all clocks.
+    pub(super) fn span_us(&self) -> Option<(f64, f64)> {
+        const MOST_US: f64 = i64::MAX as f64 / 1000.0;
+        let end = self.end_us()?;
+        (self.ts <= end && end < MOST_US).then_some((self.ts, end))
+    }
+
     pub(super) fn dur_us(&self) -> Option<f64> {
         self.dur
     }

@@ -121,12 +121,18 @@ impl<'a> Collected<'a> {
 
     /// The ranges.
     pub(super) fn ranges<'b>(
-        &self,
+        &mut self,
         recorder: &mut Recorder,
         annotations: impl Iterator<Item = &'b Annotation>,
     ) -> Result<(), SessionError> {
         let mut rows = Rows::<NvtxRangesBuilder>::default();
         for range in annotations {
+            let start_ns = self.head.unix_ns(range.start_us);
+            let end_ns = range.end_us.map(|end| self.head.unix_ns(end));
+            if start_ns <= 0 || end_ns.is_some_and(|end_ns| end_ns < start_ns) {
+                *self.lost.entry("nvtx_ranges").or_default() += 1;
+                continue;
+            }
             let row = NvtxRangeRow {
                 pid: self.process.pid,
                 thread_id: range.thread_id,
@@ -137,8 +143,8 @@ impl<'a> Collected<'a> {
                 kind: "push_pop",
                 depth: range.depth,
                 path: &range.path,
-                start_ns: self.head.unix_ns(range.start_us),
-                end_ns: range.end_us.map(|end| self.head.unix_ns(end)),
+                start_ns,
+                end_ns,
                 start_correlation_id: None,
                 end_correlation_id: None,
                 window: self.window,
@@ -153,10 +159,11 @@ impl<'a> Collected<'a> {
         let start_ns = self.head.unix_ns(event.ts);
         // Not from the end, so that lengths are exact.
         let length_ns = (event.dur_us()? * 1000.0).round() as i64;
+        let end_ns = start_ns.checked_add(length_ns)?;
         let graph_id = Some(small("graph id")).filter(|&id| id != 0);
-        (start_ns > 0 && length_ns >= 0).then(|| Work {
+        (start_ns > 0 && end_ns >= start_ns).then(|| Work {
             start_ns,
-            end_ns: start_ns + length_ns,
+            end_ns,
             device_id: small("device"),
             context_id: small("context"),
             stream_id: small("stream"),

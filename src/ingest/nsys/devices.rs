@@ -65,7 +65,7 @@ impl Gpu {
             compute_major,
             compute_minor: figure(11),
             sm_count: figure(0),
-            max_threads_per_sm: figure(1) * figure(2),
+            max_threads_per_sm: figure(1).saturating_mul(figure(2)),
             max_blocks_per_sm: figure(3),
             registers_per_sm: figure(4),
             shared_bytes_per_sm: figure(5),

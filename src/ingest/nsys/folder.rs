@@ -78,7 +78,7 @@ fn create(table: &str, schema: &Schema) -> String {
     let columns: Vec<_> = schema
         .fields()
         .iter()
-        .map(|field| format!("\"{}\"", field.name()))
+        .map(|field| format!("\"{}\"", field.name().replace('"', "\"\"")))
         .collect();
     format!("CREATE TABLE \"{table}\" ({})", columns.join(", "))
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::database::{Cells, Database, Wanted};
 use super::nvtx::LaunchPaths;
-use super::{Lost, maybe_small, process_of, small};
+use super::{Lost, are_times, maybe_small, process_of, small};
 use crate::ingest::IngestError;
 use crate::schema::manifest::ProcessId;
 use crate::schema::names::Name;
@@ -75,7 +75,7 @@ impl Work {
     }
 
     fn has_times(&self) -> bool {
-        self.start_ns > 0 && self.end_ns >= self.start_ns
+        are_times(self.start_ns, self.end_ns)
     }
 
     /// As CUPTI makes the ids of nodes.

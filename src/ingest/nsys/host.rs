@@ -1,7 +1,7 @@
 //! Calls of the CUDA runtime and driver.
 
 use super::database::{Database, Wanted};
-use super::{Lost, maybe_small, process_of, small, thread_of};
+use super::{Lost, are_times, maybe_small, process_of, small, thread_of};
 use crate::ingest::IngestError;
 use crate::schema::tables::{ApiCallRow, ApiCallsBuilder};
 use crate::session::{Recorder, Rows};
@@ -29,7 +29,9 @@ pub(super) fn ingest(
         let integer = |column: usize| cells.integer(column);
         let caller = integer(2)?.unwrap_or_default();
         let process = process_of(caller);
-        let (Some(start), Some(end)) = (integer(0)?, integer(1)?) else {
+        let times = integer(0)?.zip(integer(1)?);
+        let times = times.map(|(start, end)| (database.unix_ns(start), database.unix_ns(end)));
+        let Some((start_ns, end_ns)) = times.filter(|&(start, end)| are_times(start, end)) else {
             lost.add(process, "api_calls");
             return Ok(());
         };
@@ -39,8 +41,8 @@ pub(super) fn ingest(
         let row = ApiCallRow {
             pid: process.pid,
             thread_id: thread_of(caller),
-            start_ns: database.unix_ns(start),
-            end_ns: database.unix_ns(end),
+            start_ns,
+            end_ns,
             api: if is_driver { "driver" } else { "runtime" },
             name,
             cbid: 0,

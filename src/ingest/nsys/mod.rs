@@ -58,7 +58,7 @@ impl Ingest {
             self.take_part(pid, names.get(&pid).map_or("", String::as_str), span_ns);
         }
         let mut lost = Lost::default();
-        let paths = nvtx::ingest(database, &mut self.recorder, self.window)?;
+        let paths = nvtx::ingest(database, &mut self.recorder, self.window, &mut lost)?;
         gpu::ingest(database, &mut self.recorder, self.window, &paths, &mut lost)?;
         host::ingest(database, &mut self.recorder, self.window, &mut lost)?;
         devices::ingest(database, &mut self.recorder, &pids, &mut self.devices)?;
@@ -83,6 +83,11 @@ impl Ingest {
         }
         Ok(())
     }
+}
+
+/// Whether a record has times: a start before 1970 is none, nor is an end before the start.
+fn are_times(start_ns: i64, end_ns: i64) -> bool {
+    start_ns > 0 && end_ns >= start_ns
 }
 
 /// A process by nsys's number for it or for one of its threads.

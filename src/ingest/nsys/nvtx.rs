@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::database::{Cells, Database, Wanted};
-use super::{host, process_of, small, thread_of};
+use super::{Lost, are_times, host, process_of, small, thread_of};
 use crate::ingest::IngestError;
 use crate::ingest::paths::{cut, joined};
 use crate::schema::tables::{NvtxRangeRow, NvtxRangesBuilder};
@@ -87,7 +87,12 @@ impl Titles {
 }
 
 /// Reads the ranges, and the path of each launch that lies in one.
-pub(super) fn ingest(database: &Database, recorder: &mut Recorder, window: u32) -> Result<LaunchPaths, IngestError> {
+pub(super) fn ingest(
+    database: &Database,
+    recorder: &mut Recorder,
+    window: u32,
+    lost: &mut Lost,
+) -> Result<LaunchPaths, IngestError> {
     let titles = Titles::read(database)?;
     let mut rows = Rows::<NvtxRangesBuilder>::default();
     let mut paths = LaunchPaths::default();
@@ -106,8 +111,13 @@ pub(super) fn ingest(database: &Database, recorder: &mut Recorder, window: u32) 
         if current.replace(thread) != Some(thread) {
             stack.clear();
         }
-        stack.retain(|outer| outer.end > start);
         let process = process_of(thread);
+        let (start_ns, end_ns) = (database.unix_ns(start), end.map(|end| database.unix_ns(end)));
+        if !are_times(start_ns, end_ns.filter(|_| kind != MARK).unwrap_or(start_ns)) {
+            lost.add(process, "nvtx_ranges");
+            return Ok(());
+        }
+        stack.retain(|outer| outer.end > start);
         let mut name = text(database, cells)?.unwrap_or_default();
         cut(&mut name);
         let path = joined(stack.last().map(|outer| paths.paths[outer.path].as_str()), &name);
@@ -132,11 +142,8 @@ pub(super) fn ingest(database: &Database, recorder: &mut Recorder, window: u32) 
             },
             depth: u32::try_from(stack.len()).unwrap_or(u32::MAX),
             path: &path,
-            start_ns: database.unix_ns(start),
-            end_ns: match kind {
-                MARK => Some(database.unix_ns(start)),
-                _ => end.map(|end| database.unix_ns(end)),
-            },
+            start_ns,
+            end_ns: if kind == MARK { Some(start_ns) } else { end_ns },
             start_correlation_id: None,
             end_correlation_id: None,
             window,
