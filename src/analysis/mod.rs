@@ -7,6 +7,7 @@
 mod classes;
 mod columns;
 pub mod compare;
+mod counter_lines;
 mod counters;
 mod durations;
 pub mod findings;
@@ -25,6 +26,7 @@ mod texts;
 mod transfers;
 
 pub use compare::Comparison;
+pub(crate) use counter_lines::CounterLines;
 pub use counters::{CounterSummary, Counters};
 pub use durations::{DurationCounts, DurationStats};
 pub use idle::DeviceTime;

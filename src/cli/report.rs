@@ -12,9 +12,9 @@ use super::output::{answer, talk};
 use super::sessions_dir::SessionsDirArgs;
 use super::show::read;
 use crate::analysis::SessionSummary;
-use crate::analysis::findings::Findings;
+use crate::analysis::findings::{Evidence, Findings};
 use crate::report::{
-    findings_markdown, findings_text, report_html, show_text, sum_up, summary_markdown, terminal_width,
+    findings_markdown, findings_text, report_html, show_text, speed_markdown, sum_up, summary_markdown, terminal_width,
 };
 use crate::session::{Selection, Session};
 
@@ -85,10 +85,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let folder = target(args, &session, "");
             let files = ["summary.md", "bottlenecks.md"].map(|name| folder.join(name));
             files.iter().try_for_each(|path| refuse(path, args.force))?;
-            let findings = Findings::of(&session, selection)?;
+            let evidence = Evidence::of(&session, selection, &mut |_, _| {})?;
+            let speed = speed_markdown(evidence.speed_of_light());
+            let findings = Findings::by(evidence);
             fs::create_dir_all(&folder).with_context(|| format!("failed to make the folder `{}`", folder.display()))?;
             let texts = [
-                summary_markdown(&session, &run, &summary),
+                summary_markdown(&session, &run, &summary) + &speed,
                 findings_markdown(&session, &findings),
             ];
             for (path, text) in files.iter().zip(&texts) {

@@ -25,4 +25,5 @@ pub use markdown::summary_markdown;
 pub use narrative::{Endpoint, NarrativeError};
 pub use rows::rows_table;
 pub use show::{ShowJson, show_text, sum_up};
+pub use speed_of_light::speed_markdown;
 pub use table::terminal_width;

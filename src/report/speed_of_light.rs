@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use crate::analysis::{Bound, DeviceSpeed, MetricFigure, Speed, Trust};
+use crate::analysis::{Bound, DeviceSpeed, MetricFigure, Speed, SpeedOfLight, Trust};
+use crate::report::findings::markdown;
 use crate::report::show::{number, words};
 use crate::report::table::{Column, fit};
 use crate::run::words::{counted, grouped, nanoseconds};
@@ -13,7 +14,7 @@ use crate::schema::counters::{
 };
 
 /// Metrics that have a column, where they were sampled: its head, and how much it matters.
-const SHOWN: [(&str, &str, u8); 15] = [
+pub(crate) const SHOWN: [(&str, &str, u8); 15] = [
     (DRAM_THROUGHPUT, "DRAM %", u8::MAX),
     (TENSOR_ACTIVE, "tensor %", 14),
     (INSTRUCTIONS, "instr. %", 13),
@@ -31,21 +32,16 @@ const SHOWN: [(&str, &str, u8); 15] = [
     (NVLINK_SENT_BYTES, "NVLink out GB/s", 1),
 ];
 
+/// Rows of a table in Markdown.
+const ROWS: usize = 30;
+
+/// What a kernel's `compute_pct` is the busiest of.
+pub(crate) const COMPUTE: &str =
+    "the busiest of tensor pipes, instructions and SM throughput, as far as they were sampled";
+
 /// Kernels and layers of a device.
 pub(crate) fn speed_text(device: &DeviceSpeed, level: f64, limit: Option<usize>, width: usize) -> String {
-    let name = device
-        .name
-        .as_ref()
-        .map(|name| format!(" ({name})"))
-        .unwrap_or_default();
-    let mut text = format!(
-        "\nspeed of light by kernel, device {}{name}: {} of {}, clocks {} ± {} apart\n",
-        device.device_id,
-        counted(device.samples, "sample"),
-        nanoseconds(device.sample_ns.unsigned_abs()),
-        signed(device.offset_ns),
-        nanoseconds(device.offset_sd_ns as u64),
-    );
+    let mut text = format!("\nspeed of light by kernel, {}\n", of_what(device));
     let shown = limit.unwrap_or(usize::MAX).min(device.kernels.len());
     text += &table(device, &device.kernels[..shown], "kernel", width);
     if shown < device.kernels.len() {
@@ -60,8 +56,87 @@ pub(crate) fn speed_text(device: &DeviceSpeed, level: f64, limit: Option<usize>,
     text
 }
 
+/// `device 0 (NVIDIA H100): 30,437 samples of 100 us, clocks 0 ns ± 611 ns apart`.
+pub(crate) fn of_what(device: &DeviceSpeed) -> String {
+    let name = device.name.as_ref().map(|name| format!(" ({name})"));
+    format!(
+        "device {}{}: {} of {}, clocks {} ± {} apart",
+        device.device_id,
+        name.unwrap_or_default(),
+        counted(device.samples, "sample"),
+        nanoseconds(device.sample_ns.unsigned_abs()),
+        signed(device.offset_ns),
+        nanoseconds(device.offset_sd_ns as u64),
+    )
+}
+
+/// Tables of kernels and layers, and the kernels' places under the roofline, as Markdown.
+pub fn speed_markdown(speed: &SpeedOfLight) -> String {
+    let mut text = String::new();
+    for device in &speed.devices {
+        let _ = writeln!(text, "\n## Speed of light\n\n{}\n", markdown(&of_what(device)));
+        let layers = alike_together(&device.layers);
+        for (what, speeds) in [("kernel", &device.kernels), ("layer", &layers)] {
+            if speeds.is_empty() {
+                continue;
+            }
+            let shown = &speeds[..ROWS.min(speeds.len())];
+            let (columns, rows) = speed_rows(device, shown, what);
+            let heads: Vec<&str> = columns.iter().map(|column| column.head).collect();
+            let lines: Vec<&str> = columns
+                .iter()
+                .map(|column| if column.right { "---:" } else { "---" })
+                .collect();
+            let _ = writeln!(text, "| {} |\n|{}|", heads.join(" | "), lines.join("|"));
+            for row in rows {
+                let cells: Vec<String> = row.iter().map(|cell| markdown(cell)).collect();
+                let _ = writeln!(text, "| {} |", cells.join(" | "));
+            }
+            let rest = speeds.len() - shown.len();
+            if rest > 0 {
+                let _ = writeln!(text, "\nand {} more", grouped(rest as u64));
+            }
+            text.push('\n');
+        }
+        text += &markdown(&legend(device, speed.level));
+        text += &places(device);
+    }
+    text
+}
+
+/// Where each kernel stands under the roofline.
+fn places(device: &DeviceSpeed) -> String {
+    let known: Vec<_> = device
+        .kernels
+        .iter()
+        .filter_map(|kernel| Some((kernel, kernel.roofline?)))
+        .collect();
+    let mut text = format!(
+        "\nRoofline: of compute ({COMPUTE}), of device memory, and FLOP a byte.{}\n",
+        not_placed(device)
+    );
+    if known.is_empty() {
+        return text;
+    }
+    text += "\n| device memory | compute | FLOP a byte | bound by | kernel |\n|---:|---:|---:|---|---|\n";
+    for (kernel, place) in known.iter().take(ROWS) {
+        let flop = place
+            .tensor_flop_per_byte
+            .map_or_else(|| "-".to_owned(), |flop| format!("{flop:.1}"));
+        let _ = writeln!(
+            text,
+            "| {:.1} % | {:.1} % | {flop} | {} | {} |",
+            place.memory_pct,
+            place.compute_pct,
+            bound(place.bound),
+            markdown(&kernel.short_name)
+        );
+    }
+    text
+}
+
 /// Neighbours with the same figures become one: layers of the same kernels.
-fn alike_together(layers: &[Speed]) -> Vec<Speed> {
+pub(crate) fn alike_together(layers: &[Speed]) -> Vec<Speed> {
     let is_alike = |a: &Speed, b: &Speed| a.figures == b.figures && a.count == b.count;
     let together = |layers: &[Speed]| {
         let mut all = layers.first()?.clone();
@@ -82,6 +157,16 @@ fn signed(ns: i64) -> String {
 }
 
 fn table(device: &DeviceSpeed, speeds: &[Speed], last: &'static str, width: usize) -> String {
+    let (columns, rows) = speed_rows(device, speeds, last);
+    fit(&columns, &rows, width, 16)
+}
+
+/// Columns, and a row for each; names stand last.
+pub(crate) fn speed_rows(
+    device: &DeviceSpeed,
+    speeds: &[Speed],
+    last: &'static str,
+) -> (Vec<Column>, Vec<Vec<String>>) {
     let has = |metric: &str| device.metrics.iter().any(|fitted| fitted.metric == metric);
     let shown: Vec<_> = SHOWN.iter().filter(|(metric, ..)| has(metric)).collect();
     let mut columns: Vec<Column> = vec![number("time", 16), number("mean", 15)];
@@ -99,10 +184,10 @@ fn table(device: &DeviceSpeed, speeds: &[Speed], last: &'static str, width: usiz
         cells.push(speed.short_name.clone());
         cells
     };
-    fit(&columns, &speeds.iter().map(row).collect::<Vec<_>>(), width, 16)
+    (columns, speeds.iter().map(row).collect())
 }
 
-fn bound(bound: Bound) -> &'static str {
+pub(crate) fn bound(bound: Bound) -> &'static str {
     match bound {
         Bound::Memory => "memory",
         Bound::Compute => "compute",
@@ -129,8 +214,26 @@ fn reason(trust: Trust) -> &'static str {
     }
 }
 
+/// Says which kernels have no place under the roofline, if any.
+pub(crate) fn not_placed(device: &DeviceSpeed) -> String {
+    let unknown: Vec<&Speed> = device
+        .kernels
+        .iter()
+        .filter(|kernel| kernel.roofline.is_none())
+        .collect();
+    if unknown.is_empty() {
+        return String::new();
+    }
+    let share: f64 = unknown.iter().map(|kernel| kernel.share).sum();
+    format!(
+        " Not drawn: {} whose figures can't be told, {:.1} % of the time.",
+        counted(unknown.len() as u64, "kernel"),
+        share * 100.0
+    )
+}
+
 /// What the cells mean, of those that occur.
-fn legend(device: &DeviceSpeed, level: f64) -> String {
+pub(crate) fn legend(device: &DeviceSpeed, level: f64) -> String {
     let figures = || {
         device
             .kernels

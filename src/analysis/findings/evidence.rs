@@ -7,7 +7,6 @@ use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray as _;
 use rustc_hash::FxHashMap;
 
-use crate::analysis::RunMap;
 use crate::analysis::columns::{i64s, texts, u32s};
 use crate::analysis::findings::bounds::CountersSeen;
 use crate::analysis::findings::finding::AffectedKernel;
@@ -15,6 +14,7 @@ use crate::analysis::findings::passage::{COLUMNS, KernelSeen, Passage};
 use crate::analysis::findings::rules::{below_one_wave, idle_gaps, rank_skew, tail_effect, tiny_kernels};
 use crate::analysis::findings::steps::{Step, StepMaker};
 use crate::analysis::steps::{Cut, Item, Splitter};
+use crate::analysis::{RunMap, SpeedOfLight};
 use crate::schema::manifest::Problem;
 use crate::session::{Selection, Session, SessionError, now_ns};
 
@@ -103,6 +103,11 @@ pub struct Evidence {
 }
 
 impl Evidence {
+    /// What part of the GPU's peaks each kernel reaches.
+    pub fn speed_of_light(&self) -> &SpeedOfLight {
+        &self.counters.speed
+    }
+
     /// Reads the session. `see` is shown each kernel and the names so far.
     pub fn of(
         session: &Session,

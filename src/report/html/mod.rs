@@ -5,6 +5,7 @@ mod charts;
 mod gather;
 mod page;
 mod spans;
+mod speed;
 
 pub(crate) use charts::{Chart, bars};
 pub(crate) use page::render;

@@ -20,7 +20,7 @@
     const axis = (given, unit, isNarrowName) => ({
       ...given,
       nameLocation: "middle",
-      nameGap: 28,
+      nameGap: given === option.yAxis ? 44 : 28,
       nameTextStyle: { color: css("--quiet") },
       axisLine: { onZero: false, lineStyle: { color: css("--line") } },
       splitLine: { show: given.type !== "category", lineStyle: { color: css("--line") } },
@@ -35,8 +35,9 @@
     return {
       animation: false,
       textStyle: { color: css("--text") },
-      color: [css("--accent"), css("--medium"), css("--low")],
-      grid: { left: 8, right: 24, top: option.legend ? 30 : 10, bottom: option.xAxis.name ? 26 : 6, containLabel: true },
+      color: [css("--accent"), css("--medium"), css("--low"), css("--high"), "#8e63ce", css("--quiet")],
+      ...(option.zoom ? { dataZoom: [{ type: "inside", filterMode: "none" }] } : {}),
+      grid: { left: option.yAxis.name ? 28 : 8, right: 24, top: option.legend ? 30 : 10, bottom: option.xAxis.name ? 26 : 6, containLabel: true },
       ...option,
       legend: option.legend && { ...option.legend, textStyle: { color: css("--text") } },
       visualMap: option.visualMap && { ...option.visualMap, inRange: { color: [css("--card"), css("--accent")] } },
@@ -58,6 +59,12 @@
     extraCssText: "max-width: 90vw; white-space: normal; overflow-wrap: anywhere;",
   });
   const tooltip = (option, at) => {
+    if (option.bubbles === "roofline") {
+      const [memory, compute, share, name, bound, flop] = at.value;
+      const intensity = flop === null ? "" : `, ${worded()(flop)} FLOP a byte`;
+      return `${escape(name)}<br>memory ${worded("%")(memory)}, compute ${worded("%")(compute)}: ${bound}${intensity}<br>${worded("%")(100 * share)} of the time`;
+    }
+    if (at.seriesType === "line") return `at ${time(at.value[0])}: ${escape(at.seriesName)} ${worded("%")(at.value[1])}`;
     if (option.bubbles) {
       const [waves, occupancy, share, name] = at.value;
       return `${escape(name)}<br>${worded()(waves)} waves, occupancy ${worded("%")(occupancy)}, ${worded("%")(100 * share)} of the time`;

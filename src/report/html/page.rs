@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 use super::charts::charts;
 use super::gather::Gathered;
 use super::spans::{LaneKey, LaneKind, Lanes, encode};
+use super::speed::sections;
 use crate::analysis::findings::{Finding, Findings};
-use crate::analysis::{KernelSummary, LayerSummary, SessionSummary};
+use crate::analysis::{CounterLines, KernelSummary, LayerSummary, SessionSummary};
 use crate::report::findings::{figure_words, label, short_name};
 use crate::report::names::{printable, shape};
 use crate::report::show::{duration, how_it_ended, percent};
@@ -48,8 +49,14 @@ pub fn report_html(
     });
     let (layers, gathered) = (layers?, gathered?);
     let charts = charts(summary, &layers, &gathered);
+    let zero_ns = gathered.lanes.bounds().map_or(0, |(first_ns, _)| first_ns);
+    let speed = gathered.evidence.speed_of_light();
+    let (speed, of_speed): (Vec<_>, Vec<_>) = sections(speed, &CounterLines::of(session, selection)?, zero_ns)
+        .into_iter()
+        .unzip();
     let options: serde_json::Map<_, _> = charts
         .iter()
+        .chain(of_speed.iter().flatten())
         .map(|chart| (chart.option().0.to_owned(), chart.option().1.clone()))
         .collect();
     let timeline = timeline(&gathered.lanes);
@@ -77,6 +84,7 @@ pub fn report_html(
         "rules": findings.rules,
         "steps": findings.step_count,
         "charts": charts,
+        "speed": speed,
         "has_timeline": timeline != Value::Null,
         "merged": (resolution_ns > 0).then(|| duration(resolution_ns)),
         "kernels": summary.kernels.iter().take(KERNELS).map(kernel).collect::<Vec<_>>(),
