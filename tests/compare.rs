@@ -193,7 +193,7 @@ fn live_figures_stand_beside_those_of_ncu() {
     // 81 % over 8.6 us live, and 70 % over 9 us by itself, which are 73 % of 8.6 us.
     insta::assert_snapshot!(counters, @r"
     metric                     A       B  difference  at A's time     mean, A → B  kernel
-    dram_throughput  81.0 % ±2.5  70.0 %       -11.0         -8.0  8.62 → 9.00 us  gemm_1_2_waves
+    dram_throughput  81.0 % ±1.7  70.0 %       -11.0         -8.0  8.62 → 9.00 us  gemm_1_2_waves
     at A's time: B's percentage put to the kernel's duration in A, before A is taken from it; ncu has a kernel's launch in its time
     ");
     let (_, json, _) = sessions.words(&["aaaaaaaa", "bbbbbbbb", "--json"]);

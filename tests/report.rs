@@ -116,6 +116,12 @@ fn body(page: &str) -> String {
     without_elements(&text, "<script", "</script>")
 }
 
+/// What the page gives its script.
+fn data(page: &str) -> serde_json::Value {
+    let (_, data) = page.split_once("type=\"application/json\">").unwrap();
+    serde_json::from_str(data.split_once("</script>").unwrap().0).unwrap()
+}
+
 #[test]
 fn findings_in_words() {
     let sessions = Sessions::new();
@@ -154,6 +160,9 @@ fn the_page_has_its_parts_and_foreign_text_is_no_markup() {
         "waves",
         "losses",
         "devices",
+        "speed0",
+        "roofline0",
+        "counters0",
     ] {
         assert_eq!(page.matches(&format!("id=\"{id}\"")).count(), 1, "{id}");
     }
@@ -168,14 +177,7 @@ fn the_page_has_its_parts_and_foreign_text_is_no_markup() {
         "the page loads something: {text}"
     );
     assert_eq!(text.matches("class=\"finding ").count(), 16);
-    let data = page
-        .split_once("type=\"application/json\">")
-        .unwrap()
-        .1
-        .split_once("</script>")
-        .unwrap()
-        .0;
-    let data: serde_json::Value = serde_json::from_str(data).unwrap();
+    let data = data(&page);
     let lanes: Vec<_> = data["timeline"]["lanes"]
         .as_array()
         .unwrap()
@@ -207,6 +209,105 @@ fn the_page_has_its_parts_and_foreign_text_is_no_markup() {
         "steps, layers, kernels of both streams"
     );
     assert!(page.len() < 1_500_000, "{} bytes", page.len());
+}
+
+#[test]
+fn the_page_has_the_figures_that_show_has() {
+    let sessions = Sessions::new();
+    bottlenecks_session(&sessions);
+    let page = sessions.page();
+    let (_, section) = body(&page)
+        .split_once("id=\"speed0\"")
+        .map(|(a, b)| (a.to_owned(), b.to_owned()))
+        .unwrap();
+    let (section, _) = section.split_once("</section>").unwrap();
+    let cells = |row: &str| -> Vec<String> {
+        let cell = |part: &str| {
+            part.split_once('>')
+                .unwrap()
+                .1
+                .split_once("</td>")
+                .map(|(text, _)| text.to_owned())
+        };
+        row.split("<td").skip(1).filter_map(cell).collect()
+    };
+    let rows: Vec<String> = section
+        .split("<tr>")
+        .map(|row| cells(row).join(" "))
+        .filter(|row| !row.is_empty())
+        .collect();
+    let shown = sessions.words(&["show", "--counters"]);
+    let shown: Vec<String> = shown
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    let figures = |row: &str| row.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(rows.len(), 7 + 3, "kernels and layers: {rows:?}");
+    for row in &rows {
+        assert!(shown.contains(&figures(row)), "{row} is not in {shown:#?}");
+    }
+
+    let json = sessions.run(&["show", "--counters", "--json"]).stdout;
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    let kernels = json["speed_of_light"][0]["kernels"].as_array().unwrap();
+    let placed: Vec<_> = kernels.iter().filter(|kernel| !kernel["roofline"].is_null()).collect();
+    let charts = &data(&page)["charts"];
+    let points = charts["roofline0"]["series"][0]["data"].as_array().unwrap();
+    assert_eq!((kernels.len(), placed.len(), points.len()), (7, 5, 5));
+    for (kernel, point) in placed.iter().zip(points) {
+        assert_eq!(
+            (&kernel["roofline"]["memory_pct"], &kernel["roofline"]["compute_pct"]),
+            (&point[0], &point[1])
+        );
+        assert_eq!(kernel["share"], point[2]);
+        assert!(kernel["name"].as_str().unwrap().starts_with(point[3].as_str().unwrap()));
+    }
+    assert!(
+        section.contains("Left out: 2 kernels whose figures can't be told, 1.5 % of the time"),
+        "{section}"
+    );
+
+    // Each window's mean, which the lines have by stretches of the same length.
+    for (series, metric) in charts["counters0"]["series"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip(json["metrics"].as_array().unwrap())
+    {
+        let points = series["data"].as_array().unwrap();
+        let values: Vec<f64> = points.iter().filter_map(|point| point[1].as_f64()).collect();
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        assert!((mean - metric["mean"].as_f64().unwrap()).abs() < 0.1, "{mean} {metric}");
+    }
+}
+
+#[test]
+fn without_counters_there_is_no_speed_of_light() {
+    let sessions = Sessions::new();
+    let session = concat!(env!("CARGO_MANIFEST_DIR"), "/demos/sessions/bcf20ce5");
+    sessions.words(&["report", session, "-o", "page.html"]);
+    sessions.words(&["report", session, "--format", "md", "-o", "md"]);
+    let page = fs::read_to_string(sessions.folder.path().join("page.html")).unwrap();
+    let summary = fs::read_to_string(sessions.folder.path().join("md/summary.md")).unwrap();
+    assert!(
+        page.contains("id=\"kernel-table\"") && summary.contains("kernels of"),
+        "{summary}"
+    );
+    for text in [&body(&page), &summary] {
+        assert!(!text.contains("Speed of light") && !text.contains("Roofline"), "{text}");
+    }
+    let charts = data(&page)["charts"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .cloned()
+        .collect::<Vec<_>>();
+    assert!(
+        !charts
+            .iter()
+            .any(|id| id.starts_with("roofline") || id.starts_with("counters")),
+        "{charts:?}"
+    );
 }
 
 #[test]

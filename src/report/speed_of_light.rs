@@ -98,7 +98,7 @@ pub fn speed_markdown(speed: &SpeedOfLight) -> String {
             }
             text.push('\n');
         }
-        text += &markdown(&legend(device, speed.level));
+        let _ = writeln!(text, "{}", markdown(legend(device, speed.level).trim_end()));
         text += &places(device);
     }
     text
@@ -112,7 +112,7 @@ fn places(device: &DeviceSpeed) -> String {
         .filter_map(|kernel| Some((kernel, kernel.roofline?)))
         .collect();
     let mut text = format!(
-        "\nRoofline: of compute ({COMPUTE}), of device memory, and FLOP a byte.{}\n",
+        "\nRoofline: what part of the peaks of device memory and of compute ({COMPUTE}) each reaches.{}\n",
         not_placed(device)
     );
     if known.is_empty() {
@@ -226,7 +226,7 @@ pub(crate) fn not_placed(device: &DeviceSpeed) -> String {
     }
     let share: f64 = unknown.iter().map(|kernel| kernel.share).sum();
     format!(
-        " Not drawn: {} whose figures can't be told, {:.1} % of the time.",
+        " Left out: {} whose figures can't be told, {:.1} % of the time.",
         counted(unknown.len() as u64, "kernel"),
         share * 100.0
     )

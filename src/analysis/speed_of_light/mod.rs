@@ -55,7 +55,7 @@ pub struct Roofline {
     /// What bounds it.
     pub bound: Bound,
     /// FLOP a byte of device memory, were all tensor operations on dense matrices of 16 bits an entry; null without
-    /// these figures, or the chip's peaks.
+    /// these figures, where the interval of one reaches 0, or without the chip's peaks.
     pub tensor_flop_per_byte: Option<f64>,
 }
 
@@ -300,10 +300,17 @@ fn roofline(figures: &[MetricFigure], peaks: Peaks) -> Option<Roofline> {
         () if memory_pct >= compute_pct => Bound::Memory,
         () => Bound::Compute,
     };
+    // A quotient of what may as well be nothing says nothing.
+    let is_told = |name: &str| {
+        figures
+            .iter()
+            .any(|figure| figure.metric == name && figure.figure.low > Some(0.0))
+    };
+    let memory_is_told = is_told(DRAM_THROUGHPUT) || is_told(DRAM_READ_THROUGHPUT) || is_told(DRAM_WRITE_THROUGHPUT);
     let intensity = || {
         let flops = value(TENSOR_ACTIVE)? / 100.0 * peaks.tensor_tflop_s? * 1e12;
         let bytes = memory_pct / 100.0 * peaks.dram_gb_s? * 1e9;
-        (bytes > 0.0).then_some(flops / bytes)
+        (memory_is_told && is_told(TENSOR_ACTIVE)).then_some(flops / bytes)
     };
     Some(Roofline {
         memory_pct,

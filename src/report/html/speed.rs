@@ -67,6 +67,7 @@ fn roofline(at: usize, device: &DeviceSpeed) -> Option<Chart> {
         .iter()
         .filter_map(|kernel| Some((kernel, kernel.roofline?)));
     let points: Vec<Value> = placed
+        .clone()
         .take(PLACED)
         .map(|(kernel, place)| {
             let flop = place.tensor_flop_per_byte.map_or(Value::Null, |flop| json!(flop));
@@ -84,23 +85,30 @@ fn roofline(at: usize, device: &DeviceSpeed) -> Option<Chart> {
     if points.is_empty() {
         return None;
     }
-    let peak = |what: &str, of: Option<f64>, unit: &str| {
-        of.map_or_else(|| format!("{what}, %"), |of| format!("{what}, % of {of:.0} {unit}"))
-    };
+    let peaks = device.peaks;
+    let memory = peaks.dram_gb_s.map(|peak| format!(" of {peak:.0} GB/s"));
+    let compute = peaks
+        .tensor_tflop_s
+        .map(|peak| format!(", in tensor pipes of {peak:.0} TFLOP/s"));
     let axis = |name: String| json!({"type": "value", "min": 0, "max": 100, "name": name});
     let roof = |value: f64| [json!({"xAxis": value}), json!({"yAxis": value})];
     let option = json!({
         "unit": "%", "unitX": "%", "bubbles": "roofline",
-        "xAxis": axis(peak("device memory", device.peaks.dram_gb_s, "GB/s")),
-        "yAxis": axis(peak("compute", device.peaks.tensor_tflop_s, "TFLOP/s in tensor pipes")),
+        "xAxis": axis(format!("device memory, %{}", memory.unwrap_or_default())),
+        "yAxis": axis(format!("compute, %{}", compute.unwrap_or_default())),
         "series": [{
             "type": "scatter", "data": points,
             "markLine": {"silent": true, "symbol": "none", "data": roof(BOUND_PCT)},
         }],
     });
+    let most = if placed.count() > PLACED {
+        format!(" The {PLACED} with most time.")
+    } else {
+        String::new()
+    };
     let note = format!(
         "Each kernel by how near it comes to the peaks of device memory and of what computes ({COMPUTE}); the area is its time. \
-         Right of the line memory bounds it, above the other compute, below both neither.{}",
+         Right of the line memory bounds it, above the other compute, below both neither.{most}{}",
         not_placed(device)
     );
     Some(Chart::new(&format!("roofline{at}"), "Roofline", &note, 14, option))
