@@ -26,8 +26,8 @@ def cargo_run(*args: str) -> str:
     return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def analyze(session: str) -> dict:
-    args = ["analyze", session, "--json"]
+def analyze(session: str, *options: str) -> dict:
+    args = ["analyze", session, "--json", *options]
     program = os.environ.get("COLONEL_BIN")
     if program is None:
         return json.loads(cargo_run("--bin", "colonel", "--", *args))
@@ -46,11 +46,25 @@ def session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def test_the_sql_gives_the_figures(session: str) -> None:
+    compare(session, analyze(session)["findings"])
+
+
+def test_the_sql_of_a_window_gives_the_figures_of_the_window(tmp_path: Path) -> None:
+    """Once with all rules, and once where other windows have other rows."""
+    bottlenecks = cargo_run("--example", "synthetic_bottlenecks", "--", str(tmp_path)).strip()
+    found = analyze(bottlenecks, "--window", "1")["findings"]
+    assert {finding["rule"] for finding in found} == RULES
+    compare(bottlenecks, found)
+    three = json.loads(cargo_run("--example", "synthetic_session", "--", str(tmp_path), "20000"))["session"]
+    compare(three, analyze(three, "--window", "2")["findings"])
+
+
+def compare(session: str, found: list[dict]) -> None:
+    """What DuckDB gives for the SQL of findings with their figures."""
     db = duckdb.connect()
     for table in Path(session).iterdir():
         if next(table.glob("*/*.parquet"), None):
             db.sql(f"create view {table.name} as from '{table}/**/*.parquet'")
-    found = analyze(session)["findings"]
     assert found
     for finding in found:
         result = db.sql(finding["sql"])

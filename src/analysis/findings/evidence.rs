@@ -13,10 +13,11 @@ use crate::analysis::findings::finding::AffectedKernel;
 use crate::analysis::findings::passage::{COLUMNS, KernelSeen, Passage};
 use crate::analysis::findings::rules::{below_one_wave, idle_gaps, rank_skew, tail_effect, tiny_kernels};
 use crate::analysis::findings::steps::{Step, StepMaker};
+use crate::analysis::items::each_batch;
 use crate::analysis::steps::{Cut, Item, Splitter};
 use crate::analysis::{RunMap, SpeedOfLight};
 use crate::schema::manifest::Problem;
-use crate::session::{Selection, Session, SessionError, now_ns};
+use crate::session::{Selection, Session, SessionError};
 
 /// How many, and how long together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -114,26 +115,12 @@ impl Evidence {
         selection: Option<&Selection>,
         see: &mut dyn FnMut(&KernelSeen, &[String]),
     ) -> Result<Self, SessionError> {
-        let (scans, problems) = session.layered_kernels(&COLUMNS)?;
         let mut evidence = Self {
             passage: Passage::new(session.devices()?),
             counters: CountersSeen::of(session, selection)?,
-            problems,
             ..Self::default()
         };
-        for mut scan in scans {
-            for batch in scan.by_ref() {
-                match batch {
-                    Ok(batch) => evidence.add(&selection.map_or_else(|| batch.clone(), |s| s.filter(&batch)), see),
-                    Err(error) => evidence.problems.push(Problem {
-                        code: "table_file_broken".to_owned(),
-                        message: format!("part of `kernels` could not be read: {error}"),
-                        time_ns: now_ns(),
-                    }),
-                }
-            }
-            evidence.problems.extend(scan.into_problems());
-        }
+        evidence.problems = each_batch(session, selection, &COLUMNS, |batch| evidence.add(batch, see))?;
         evidence.end_steps();
         evidence.add_loops(session, selection)?;
         Ok(evidence)

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::analysis::findings::evidence::Evidence;
 use crate::analysis::findings::rules;
+use crate::analysis::findings::sql::within;
 use crate::schema::manifest::Problem;
 use crate::session::{Selection, Session, SessionError};
 
@@ -131,14 +132,19 @@ pub struct Findings {
 impl Findings {
     /// Reads the session, of the selected windows only if there is a selection.
     pub fn of(session: &Session, selection: Option<&Selection>) -> Result<Self, SessionError> {
-        Ok(Self::by(Evidence::of(session, selection, &mut |_, _| {})?))
+        Ok(Self::by(Evidence::of(session, selection, &mut |_, _| {})?, selection))
     }
 
-    /// What the rules say of this.
-    pub fn by(evidence: Evidence) -> Self {
+    /// What the rules say of this, which is of these windows.
+    pub fn by(evidence: Evidence, selection: Option<&Selection>) -> Self {
         let has_enough = evidence.kernel_count() >= LEAST_KERNELS;
         let rules = rules::ALL.iter().filter(|_| has_enough);
         let mut findings: Vec<_> = rules.flat_map(|rule| rule(&evidence)).collect();
+        if let Some(selection) = selection {
+            findings
+                .iter_mut()
+                .for_each(|finding| finding.sql = within(&finding.sql, selection));
+        }
         findings.sort_by(|a, b| {
             let by_share = b.share.total_cmp(&a.share);
             a.severity.cmp(&b.severity).then(by_share).then(a.rule.cmp(b.rule))

@@ -1,6 +1,6 @@
 //! The SQL that rules share, for DuckDB over the tables of docs/schema.md.
 
-use crate::session::draft_pattern;
+use crate::session::{Selection, draft_pattern};
 
 /// `steps`, as `colonel show --by step` cuts them: a pass over the numbered layers, and the border to the next pass at the
 /// longest wait between both, behind parts that lie after the layers and not behind one that lies before them.
@@ -56,6 +56,32 @@ const BEFORE: &str =
 
 fn steps() -> String {
     STEPS.replace("{BEFORE}", BEFORE).replace("{DRAFT}", &draft_pattern())
+}
+
+/// Tables that queries of rules are over.
+const TABLES: [&str; 4] = ["kernels", "memcpys", "synchronizations", "counters"];
+
+/// A rule's query over the rows of some windows only.
+pub(crate) fn within(query: &str, selection: &Selection) -> String {
+    let windows = selection.windows().iter();
+    let windows: Vec<_> = windows.map(|(pid, window)| format!("({pid}, {window})")).collect();
+    let windows = windows.join(", ");
+    let mut query = query.to_owned();
+    let mut selected = Vec::new();
+    for table in TABLES {
+        let from = format!("from {table}");
+        if query.contains(&from) {
+            query = query.replace(&from, &format!("from selected_{table}"));
+            selected.push(format!(
+                "selected_{table} as (\n  select * from {table} where (pid, \"window\") in ({windows})\n)"
+            ));
+        }
+    }
+    let selected = selected.join(", ");
+    match query.strip_prefix("with ") {
+        Some(rest) => format!("with {selected}, {rest}"),
+        None => format!("with {selected}\n{query}"),
+    }
 }
 
 /// A query over `steps`.

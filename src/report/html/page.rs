@@ -61,7 +61,7 @@ pub fn report_html(
         .collect();
     let timeline = timeline(&gathered.lanes);
     let resolution_ns = gathered.lanes.resolution_ns();
-    let findings = Findings::by(gathered.evidence);
+    let findings = Findings::by(gathered.evidence, selection);
     let manifest = session.manifest();
     let (busy, span) = summary.devices.iter().fold((0_i64, 0_i64), |(busy, span), device| {
         (busy.saturating_add(device.busy_ns), span.saturating_add(device.span_ns))
