@@ -94,7 +94,12 @@ fn write_guest(session: &Path, pid: u32) {
     copies.push(memcpy(pid, "HtoD", 4096, BEGIN_NS + 100, 1_024));
     fills.push(memset(pid, 64, BEGIN_NS + 200, 32));
     let (mut waits, mut devices) = (SynchronizationsBuilder::default(), DevicesBuilder::default());
-    devices.push(h100(pid));
+    let mut gpu = h100(pid);
+    if pid == 8 {
+        // Both see one GPU, not the same.
+        gpu.uuid = Some("GPU-00000000-0000-0000-0000-000000000008");
+    }
+    devices.push(gpu);
     waits.push(SynchronizationRow {
         pid,
         start_ns: BEGIN_NS + 300,
@@ -181,6 +186,9 @@ fn nsys_sqlite_has_every_row_under_nsys_names() {
         one::<String>(&database, copies),
         "Host-to-Device NVIDIA H100 80GB HBM3 Pinned"
     );
+    let uuids = "SELECT group_concat(substr(gpu.uuid, -1) || substr(cuda.uuid, -1)) FROM TARGET_INFO_CUDA_DEVICE AS cuda \
+                 JOIN TARGET_INFO_GPU AS gpu ON gpu.id = cuda.gpuId";
+    assert_eq!(one::<String>(&database, uuids), "00,88");
     let projected = "SELECT count(*) FROM NVTX_EVENTS AS nvtx JOIN StringIds AS ids ON ids.id = nvtx.textId \
                      JOIN CUPTI_ACTIVITY_KIND_RUNTIME AS call ON call.globalTid = nvtx.globalTid \
                      AND call.start >= nvtx.start AND call.end <= nvtx.end \

@@ -3,7 +3,7 @@
 
 mod schema;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{Connection, Statement, params};
 
@@ -225,27 +225,40 @@ fn about(connection: &Connection, source: &mut Source<'_>, base_ns: i64) -> Resu
     for process in &manifest.processes {
         insert.execute(params![global_pid(process.pid), process.pid, process.exe])?;
     }
-    let (mut gpus, mut known) = (source.devices()?, BTreeSet::new());
+    let mut gpus = source.devices()?;
     gpus.sort_by_key(|gpu| (gpu.device_id, gpu.pid));
+    // Scripts look a GPU up by the ordinal of its work, so the first of an ordinal has it as its id. Other processes may
+    // call another GPU so: those come behind.
+    let mut highest = gpus.last().map_or(0, |gpu| i64::from(gpu.device_id));
+    let mut ids = BTreeMap::<(u32, Option<&str>), i64>::new();
     for gpu in &gpus {
+        let is_first = !ids.keys().any(|&(ordinal, _)| ordinal == gpu.device_id);
+        let key = (gpu.device_id, gpu.uuid.as_deref());
+        let id = match ids.get(&key) {
+            Some(&id) => id,
+            None => {
+                highest += i64::from(!is_first);
+                let id = if is_first { gpu.device_id.into() } else { highest };
+                ids.insert(key, id);
+                write_gpu(connection, gpu, id)?;
+                id
+            }
+        };
         connection.execute(
             "INSERT INTO TARGET_INFO_CUDA_DEVICE VALUES (?, ?, ?, ?, ?)",
-            params![gpu.device_id, gpu.device_id, gpu.pid, gpu.uuid, gpu.sm_count],
+            params![id, gpu.device_id, gpu.pid, gpu.uuid, gpu.sm_count],
         )?;
-        if known.insert(gpu.device_id) {
-            write_gpu(connection, gpu)?;
-        }
     }
     Ok(())
 }
 
-fn write_gpu(connection: &Connection, gpu: &Gpu) -> Result<(), ExportError> {
+fn write_gpu(connection: &Connection, gpu: &Gpu, id: i64) -> Result<(), ExportError> {
     connection.execute(
         "INSERT INTO TARGET_INFO_GPU (vmId, id, name, isDiscrete, l2CacheSize, totalMemory, memoryBandwidth, clockRate, \
          smCount, uuid, cuDevice, maxShmemPerSm, maxRegistersPerSm, threadsPerWarp, maxWarpsPerSm, maxBlocksPerSm, \
          computeMajor, computeMinor) VALUES (0, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
-            gpu.device_id,
+            id,
             gpu.name,
             gpu.l2_bytes.cast_signed(),
             gpu.memory_bytes.cast_signed(),
