@@ -111,6 +111,12 @@ fn what_has_no_time_is_counted_and_widens_no_window() {
     ]);
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("trace.json"), trace.to_string()).unwrap();
+    let output = colonel(folder.path(), &["import", "trace.json"]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        told.contains("4 records had no times that can be and made no rows"),
+        "{told}"
+    );
     let session = import(folder.path(), "trace.json");
     let losses = session.manifest().losses.iter();
     let lost: Vec<_> = losses.map(|loss| (loss.kind.as_str(), loss.count)).collect();

@@ -11,6 +11,7 @@ use super::exit_code;
 use super::output::{answer, talk};
 use super::sessions_dir::SessionsDirArgs;
 use crate::ingest::Ingest;
+use crate::run::words::counted;
 use crate::session::{NewSession, SessionWriter};
 
 /// Make a session of another profiler's recording
@@ -95,6 +96,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let rows = writer.manifest().rows.get("kernels").copied().unwrap_or(0);
     for problem in &writer.manifest().problems {
         talk(&problem.message);
+    }
+    let lost: u64 = writer.manifest().losses.iter().filter_map(|loss| loss.count).sum();
+    if lost > 0 {
+        let records = counted(lost, "record");
+        talk(&format!(
+            "{records} had no times that can be and made no rows; `colonel show` says of which tables"
+        ));
     }
     answer(&format!("{}\n", writer.id()))?;
     talk(&format!(
