@@ -39,8 +39,8 @@ class Lane:
     names: npt.NDArray[np.object_]
 
     def cut(self, start_ns: int, end_ns: int) -> Lane:
-        """What runs between these times."""
-        seen = (self.end_ns > start_ns) & (self.start_ns < end_ns)
+        """What runs between these times, or happens at one of them."""
+        seen = ((self.end_ns > start_ns) | (self.start_ns >= start_ns)) & (self.start_ns < end_ns)
         return Lane(self.label, self.is_ranges, self.start_ns[seen], self.end_ns[seen], self.names[seen])
 
     def times(self) -> dict[str, int]:

@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.patches import Patch
+from matplotlib.text import Text
 
 from colonel.errors import ColonelError, SessionReadError
 from colonel.lanes import Lane, lanes
@@ -53,7 +54,7 @@ class Plots:
         totals = _totals(self._session.kernels(["name", "start_ns", "end_ns"], window=window, pid=pid))
         if not totals:
             raise SessionReadError(f"session `{self._session.id}` has no kernels to draw")
-        in_all = sum(ns for _, ns, _ in totals)
+        in_all = max(sum(ns for _, ns, _ in totals), 1)
         shown = totals[:limit]
         ax = ax or _axes(9, 1 + 0.32 * len(shown))
         ax.barh(range(len(shown)), [ns / NS_A_MS for _, ns, _ in shown], color=COLORS[0])
@@ -89,7 +90,8 @@ class Plots:
         if not found:
             raise SessionReadError(f"session `{self._session.id}` has nothing to draw")
         zero = min(int(lane.start_ns[0]) for lane in found)
-        left, right = between or (0.0, (max(int(lane.end_ns.max()) for lane in found) - zero) / NS_A_MS)
+        last = max(int(lane.end_ns.max()) for lane in found)
+        left, right = between or (0.0, max(last - zero, 1) / NS_A_MS)
         if left >= right:
             raise ColonelError(f"`between` is two times in ms, the earlier first, not {between}")
         span = zero + round(left * NS_A_MS), zero + round(right * NS_A_MS)
@@ -114,6 +116,9 @@ def _finish(ax: Axes, x: str, title: str) -> Axes:
     ax.set_xlabel(x)
     ax.set_title(title, fontsize=10, loc="left")
     ax.spines[["top", "right"]].set_visible(False)
+    # Names of kernels may have dollars, and are no formulas.
+    for text in ax.findobj(Text):
+        text.set_parse_math(False)
     return ax
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
 import colonel
 import duckdb
 import matplotlib
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 from colonel.lanes import CELLS, Lane
+from colonel.plots import Plots
 from matplotlib.axes import Axes
+from matplotlib.text import Text
 from recorded import ROOT, program
 
 matplotlib.use("Agg")
@@ -90,6 +94,35 @@ def test_many_become_few_boxes_that_keep_the_ends_and_the_longest() -> None:
     assert (drawn.start_ns[0], drawn.end_ns[-1]) == (0, starts[-1] + lengths[-1])
     assert (np.diff(drawn.start_ns) > 0).all()
     assert len(Lane("none", False, starts[:0], starts[:0], names[:0]).boxes(0, 1).start_ns) == 0
+
+
+class OfOneKernel:
+    """As much of a session as pictures ask for."""
+
+    id = "5e27fc0e"
+    tables = ("kernels",)
+
+    def __init__(self, name: str, end_ns: int) -> None:
+        row = {"pid": 7, "device_id": 0, "stream_id": 7, "name": name, "start_ns": 5, "end_ns": end_ns}
+        self.rows = pa.Table.from_pylist([row, row])
+
+    def table(self, _name: str, columns: list[str], **_only: object) -> pa.Table:
+        return self.rows.select(columns)
+
+    def kernels(self, columns: list[str], **_only: object) -> pa.Table:
+        return self.rows.select(columns)
+
+
+@pytest.mark.parametrize(("name", "end_ns"), [("f(int)::$_0::operator()::$_1", 9), ("a mark", 5)])
+def test_a_name_is_no_formula_and_an_instant_has_a_picture(name: str, end_ns: int) -> None:
+    plots = Plots(cast("colonel.Session", OfOneKernel(name, end_ns)))
+    for draw in (plots.kernels, plots.timeline):
+        ax = draw()
+        assert ax.figure is not None
+        ax.figure.canvas.draw()
+        texts = ax.findobj(Text)
+        assert name in [text.get_text() for text in texts]
+        assert not any(text.get_parse_math() for text in texts)
 
 
 def test_what_can_not_be_drawn_says_why(session: colonel.Session, monkeypatch: pytest.MonkeyPatch) -> None:
