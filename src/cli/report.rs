@@ -87,7 +87,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             files.iter().try_for_each(|path| refuse(path, args.force))?;
             let evidence = Evidence::of(&session, selection, &mut |_, _| {})?;
             let speed = speed_markdown(evidence.speed_of_light());
-            let findings = Findings::by(evidence);
+            let findings = Findings::by(evidence, selection);
             fs::create_dir_all(&folder).with_context(|| format!("failed to make the folder `{}`", folder.display()))?;
             let texts = [
                 summary_markdown(&session, &run, &summary) + &speed,
