@@ -29,6 +29,11 @@ RANGES = "#d5e3f0"
 LETTERS = 130
 """Of a range's name that a picture's width has room for."""
 NS_A_MS = 1e6
+BOUNDS = {"memory": COLORS[0], "compute": COLORS[1], "latency": "#888888"}
+BOUND = 60
+"""% of a peak from which on `colonel show --counters` says that it bounds a kernel."""
+NAMED = 12
+"""Kernels with a number and a name in a roofline."""
 
 
 class Plots:
@@ -106,6 +111,59 @@ class Plots:
         legend = [Patch(color=color, label=shortened(name, 40)) for name, color in colors.items()]
         ax.legend(handles=legend, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
         return _finish(ax, "ms since the first row", self._session.id)
+
+    def roofline(self, *, window: int | str | None = None, device: int = 0, ax: Axes | None = None) -> Axes:
+        """How near each kernel comes to the peaks of device memory and of compute, in %; the area is its time.
+
+        Compute is the busiest of tensor pipes, instructions and SM throughput, as far as they were sampled. Kernels
+        whose figures can't be told are not drawn: the title says how many.
+
+        Args:
+            window: Only this window, see `Session.table`.
+            device: Which of `Session.speed_of_light().devices`.
+            ax: Where to draw.
+
+        Raises:
+            SessionReadError: no kernel has figures: the session has no hardware counters, or too few samples.
+            ColonelError: there is no such device, the program is missing, or says why it can't.
+        """
+        devices = self._session.speed_of_light(window=window).devices
+        if devices and not 0 <= device < len(devices):
+            raise ColonelError(f"`device` is 0 to {len(devices) - 1}, not {device}: GPUs that were sampled")
+        sampled = devices[device] if devices else {"kernels": []}
+        kernels = sampled["kernels"]
+        drawn = [kernel for kernel in kernels if kernel["roofline"]]
+        if not drawn:
+            raise SessionReadError(
+                f"session `{self._session.id}` has no figures of kernels to draw: `colonel run --counters` samples them"
+            )
+        ax = ax or _axes(9, 5.5)
+        places = [kernel["roofline"] for kernel in drawn]
+        memory, compute = ([place[f"{what}_pct"] for place in places] for what in ("memory", "compute"))
+        colors = [BOUNDS[place["bound"]] for place in places]
+        ax.scatter(memory, compute, s=[20 + 1_500 * kernel["share"] for kernel in drawn], c=colors, alpha=0.7)
+        named = list(zip(range(1, NAMED + 1), drawn, memory, compute, strict=False))
+        for number, _, x, y in named:
+            ax.annotate(str(number), (x, y), ha="center", va="center", fontsize=7)
+        for line in (ax.axhline, ax.axvline):
+            line(BOUND, color="#999999", linewidth=0.8, linestyle="--")
+        peaks = sampled["peaks"]
+        tensor, bandwidth = peaks["tensor_tflop_s"], peaks["dram_gb_s"]
+        ax.set_ylabel("compute, %" + (f", in tensor pipes of {tensor:.0f} TFLOP/s" if tensor else ""))
+        ax.set_xlim(0, 105)
+        ax.set_ylim(0, 105)
+        handles = [
+            Patch(
+                color=BOUNDS[kernel["roofline"]["bound"]],
+                label=f"{number}  {shortened(kernel['short_name'], 40)}: {kernel['roofline']['bound']}",
+            )
+            for number, kernel, _, _ in named
+        ]
+        ax.legend(handles=handles, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+        title = f"{self._session.id}: {len(drawn)} kernels"
+        if len(drawn) < len(kernels):
+            title += f"; {len(kernels) - len(drawn)} can't be told"
+        return _finish(ax, "device memory, %" + (f" of {bandwidth:.0f} GB/s" if bandwidth else ""), title)
 
 
 def _axes(width: float, height: float) -> Axes:

@@ -236,7 +236,7 @@ class Session:
 
     @property
     def plot(self) -> Plots:
-        """Pictures: `plot.kernels()` and `plot.timeline()`."""
+        """Pictures: `plot.kernels()`, `plot.timeline()` and `plot.roofline()`."""
         try:
             from colonel.plots import Plots
         except ImportError as error:
