@@ -53,7 +53,8 @@ def test_a_roofline_has_each_kernel_with_figures(session: colonel.Session) -> No
     sizes = ax.collections[0].get_sizes().tolist()
     assert sizes == sorted(sizes, reverse=True), "the longest in total is the largest"
     legend = ax.get_legend()
-    assert legend and [text.get_text() for text in legend.get_texts()][0] == "1  gemm_1_2_waves: memory"
+    assert legend
+    assert legend.get_texts()[0].get_text() == "1  gemm_1_2_waves: memory"
     assert [text.get_text() for text in ax.texts] == [str(number + 1) for number in range(len(told))]
     assert ax.get_title(loc="left").endswith(f"{len(told)} kernels; {len(kernels) - len(told)} can't be told")
     assert ax.get_xlabel() == "device memory, % of 3350 GB/s"

@@ -27,11 +27,13 @@ NCU = {
 BYTES = {"dram_read_bytes": "dram__bytes_read.sum", "dram_write_bytes": "dram__bytes_write.sum"}
 DURATION = "gpu__time_duration.sum"
 LEAST_NS = 2_000
-# Live sessions, and the ncu session of the same program.
+# Live sessions, as far as they are there, and the ncu session of the same program.
 SESSIONS = [
-    ("long_default_own", "long"),
-    ("short_default_own", "short"),
-    ("torch_default_own", "torch"),
+    *(
+        (f"{load}_{metrics}_own", load)
+        for load in ("long", "short", "torch")
+        for metrics in ("default", "default,sm_clock")
+    ),
     ("short_dram,tensor_active_50us", "short"),
     ("torch_dram_20us", "torch"),
     ("torch_compute_own", "torch"),
@@ -129,7 +131,7 @@ def least_model(compared: list[Compared]) -> float:
 def main() -> None:
     colonel, folder = sys.argv[1], Path(sys.argv[2])
     compared = []
-    for session, load in SESSIONS:
+    for session, load in (pair for pair in SESSIONS if (folder / pair[0]).is_dir()):
         compared += compare(colonel, folder / session, folder / f"{load}_ncu_application")
     print(f"\nkernels of {LEAST_NS / 1e3:.0f} us or more: figures, mean absolute difference in points, half of the")
     print("interval (mean, median), part within it, and part within it without the allowance for the model")

@@ -34,6 +34,9 @@ ALL = [
     "tpc__warps_active_shader_cs_realtime.avg.pct_of_peak_sustained_elapsed",
     "lts__throughput.avg.pct_of_peak_sustained_elapsed",
     "lts__t_sector_hit_rate.pct",
+    # Clocks, for percentages of cycles to be put from one to the other: the metric `sm_clock` has that of the live run.
+    "sm__cycles_elapsed.avg.per_second",
+    "sm__cycles_active.avg",
 ]
 # What stays as it is in the live run.
 FREE = ["--ncu-cache-control", "none", "--ncu-clock-control", "none", "--ncu-replay-mode"]
@@ -127,7 +130,7 @@ def main() -> None:
         truth = Truth(arguments, Path(scratch))
         # Most wanted first: time may be short.
         for load in ("short", "torch", "long"):
-            results.step(f"truth_live_{load}", lambda load=load: truth.live(load, "default", None))
+            results.step(f"truth_live_{load}", lambda load=load: truth.live(load, "default,sm_clock", None))
             results.step(f"truth_ncu_{load}", lambda load=load: truth.ncu(load, "application"))
         for load, metrics, interval in (
             ("torch", "dram", "20us"),
