@@ -12,6 +12,8 @@
 //   J subscribe and turn the kinds on within cuInit, as an injected library does; it comes before Y
 //   B a thread of its own subscribes and turns the kinds on 30 ms later, while X takes its time; Q wait for it
 //   H subscribe within cuInit, and turn the kinds on as the context is made; it comes before Y
+//   h the same, with device, context and stream on from the start
+//   d, e the kind of kernels off and on alone      o, c, s, m all off but overhead, contexts, synchronization, copies
 //   R enable the callback for the driver call again      r disable it, then enable it again
 // After each L, A, K, ) and ] a flush tells how many kernels were recorded, beside how many were launched, with the least and
 // the greatest correlation id among them, how often the id changed from one record to the next, and the ids of two driver
@@ -23,6 +25,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -31,6 +34,7 @@
 #include <cstring>
 #include <string>
 #include <thread>
+#include <vector>
 
 #define CUDA(call) do { cudaError_t e_ = (call); if (e_ != cudaSuccess) { \
     printf("{\"error\":\"%s: %s\",\"line\":%d}\n", #call, cudaGetErrorString(e_), __LINE__); fflush(stdout); exit(1); } } while (0)
@@ -38,7 +42,7 @@
 static const int NODES = 336, LAUNCHES = 20, CONCURRENT_KERNEL = 10, CORRELATION_ID = 92;
 static const int DRIVER_API = 1, CU_DRIVER_GET_VERSION = 2, RESOURCE = 3, CONTEXT_CREATED = 1;
 // Kernel, memcpy, memcpy2, memset, synchronization, overhead, device, context, stream.
-static const int ALL[] = {10, 1, 22, 2, 38, 17, 8, 11, 39};
+static const int ALL[] = {10, 1, 22, 2, 38, 17, 8, 9, 37};
 
 // ---- CUPTI, by name
 static int (*subscribe)(void **, void *, void *), (*enable)(int), (*disable)(int), (*flush_all)(uint32_t),
@@ -51,12 +55,13 @@ template <class T> static void find(void *library, T &function, const char *name
 }
 
 static std::atomic<uint64_t> recorded{0};
-static std::atomic<uint32_t> least{UINT32_MAX}, greatest{0}, changes{0}, latest{0};
+static std::atomic<uint32_t> least{UINT32_MAX}, greatest{0}, changes{0}, latest{0}, resources[40];
 static void request(uint8_t **buffer, size_t *size, size_t *records) {
     *buffer = (uint8_t *)calloc(1, *size = 1 << 20), *records = 0;
 }
 static void complete(void *, uint32_t, uint8_t *buffer, size_t, size_t valid) {
     for (int *record = nullptr; valid && !next_record(buffer, valid, &record);) {
+        if (*record < 40) resources[*record]++;
         if (*record != CONCURRENT_KERNEL) continue;
         uint32_t id = ((uint32_t *)record)[CORRELATION_ID / 4];
         recorded++;
@@ -125,11 +130,15 @@ static void too_long(int) {
 }
 
 // ---- attaching
-static bool every_kind, attaches_within;
+static bool every_kind, attaches_within, attaches_early;
 static void *subscriber;
 static void toggle(int (*call)(int)) {
     for (int kind : ALL)
         if (every_kind || kind == CONCURRENT_KERNEL) call(kind);
+}
+static void disable_but(std::vector<int> kept) {
+    for (int kind : ALL)
+        if (!std::count(kept.begin(), kept.end(), kind)) disable(kind);
 }
 static void attach() {
     if (int status = subscribe(&subscriber, (void *)callback, nullptr)) printf("{\"refused\":%d}\n", status);
@@ -140,6 +149,7 @@ static void attach() {
 extern "C" __attribute__((visibility("default"))) void within_cu_init() {
     if (!attaches_within) return;
     attach();
+    if (attaches_early) enable(8), enable(9), enable(37);
     if (when_created) enable_callback(1, subscriber, RESOURCE, CONTEXT_CREATED);
     else toggle(enable);
 }
@@ -174,6 +184,7 @@ int main(int count, char **words) {
     std::thread launcher, attacher;
     for (const char *step = words[3]; (step_now = *step); step++) switch (*step) {
         case 'S': attach(); break;
+        case 'h': attaches_early = true; [[fallthrough]];
         case 'H': when_created = [] { toggle(enable); }; [[fallthrough]];
         case 'J': attaches_within = true; break;
         case 'Y': initialize(); break;
@@ -184,6 +195,12 @@ int main(int count, char **words) {
         case 'R': enable_callback(1, subscriber, DRIVER_API, CU_DRIVER_GET_VERSION); break;
         case 'E': toggle(enable); break;
         case 'D': toggle(disable); break;
+        case 'd': disable(CONCURRENT_KERNEL); break;
+        case 'e': enable(CONCURRENT_KERNEL); break;
+        case 'o': disable_but({17}); break;
+        case 'c': disable_but({8, 9, 37}); break;
+        case 's': disable_but({38}); break;
+        case 'm': disable_but({1, 22, 2}); break;
         case 'F': flush(); break;
         case 'W': rest(50); break;
         case 'C':
@@ -225,7 +242,7 @@ int main(int count, char **words) {
     }
     CUDA(cudaDeviceSynchronize());
     flush();
-    printf("{\"api\":%u,\"kinds\":\"%s\",\"script\":\"%s\",\"counts\":[%s],\"came_later\":%llu}\n", api, words[2], words[3],
-           counts.c_str(), (unsigned long long)(recorded - told));
+    printf("{\"api\":%u,\"kinds\":\"%s\",\"script\":\"%s\",\"counts\":[%s],\"devices\":%u,\"contexts\":%u,\"streams\":%u,\"came_later\":%llu}\n", api, words[2], words[3],
+           counts.c_str(), resources[8].load(), resources[9].load(), resources[37].load(), (unsigned long long)(recorded - told));
     return 0;
 }

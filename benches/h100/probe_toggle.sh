@@ -34,7 +34,7 @@ one() {
 export -f one
 export build
 for library in "$@"; do
-    for kinds in kernel all; do
+    for kinds in ${KINDS:-kernel all}; do
         printf '%s\0' "${scripts[@]}" | xargs -0 -P 6 -I{} bash -c 'one "$@"' one "$library" "$kinds" {} >>"$out/toggle.jsonl"
     done
 done

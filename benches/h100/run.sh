@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# One stage of the measurements on a GPU machine: bash benches/h100/run.sh probe|ranges|capture|overhead|sampled|layers
+# One stage of the measurements on a GPU machine: bash benches/h100/run.sh probe|ranges|capture|overhead|sampled|layers|hosts
 #
 # Builds the C parts against the machine's own CUPTI, writes what the machine is into environment.json, and leaves
 # the results in $OUT (default: target/h100). The colonel binaries are looked for in carry/bin, then target/release.
 set -uo pipefail
-stage=${1:?usage: run.sh probe|ranges|capture|overhead|sampled|layers}
+stage=${1:?usage: run.sh probe|ranges|capture|overhead|sampled|layers|hosts}
 shift
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -64,6 +64,6 @@ ranges)
     tail -n +2 "$out/ranges.jsonl"
     ;;
 probe) "$python" "$here/probe.py" "$build" "$out" ;;
-capture | overhead | sampled | layers) "$python" "$here/$stage.py" --build "$build" --out "$out" --root "$root" --libcupti "$lib" "$@" ;;
-*) echo "run.sh: unknown stage \`$stage\`, expected probe, ranges, capture, overhead, sampled or layers"; exit 2 ;;
+capture | overhead | sampled | layers | hosts) "$python" "$here/$stage.py" --build "$build" --out "$out" --root "$root" --libcupti "$lib" "$@" ;;
+*) echo "run.sh: unknown stage \`$stage\`, expected probe, ranges, capture, overhead, sampled, layers or hosts"; exit 2 ;;
 esac

@@ -18,23 +18,11 @@ use crate::inject::decode::Layout;
 use crate::inject::entry;
 use crate::inject::guard;
 use crate::inject::guest::Guest;
+use crate::inject::kinds::{self, Kinds};
 use crate::inject::log::log;
 use crate::inject::threads::now_ns;
 use crate::inject::writer::Message;
 use crate::schema::manifest::{self, Problem};
-
-/// Kinds of every capture. API calls come on top of them with `--trace api`.
-const KINDS: [u32; 9] = [
-    KIND_CONCURRENT_KERNEL,
-    KIND_MEMCPY,
-    KIND_MEMCPY2,
-    KIND_MEMSET,
-    KIND_SYNCHRONIZATION,
-    KIND_OVERHEAD,
-    KIND_DEVICE,
-    KIND_CONTEXT,
-    KIND_STREAM,
-];
 
 /// Clocks of CUPTI and of the tables count as one up to here: two reads of one clock lie this far apart.
 const SAME_CLOCK_NS: i64 = 1_000_000;
@@ -50,7 +38,7 @@ pub(crate) struct Attached {
     /// The driver's CUDA version.
     pub(crate) driver_version: Option<u32>,
     buffers_registered: AtomicBool,
-    api_enabled: AtomicBool,
+    kinds: Kinds,
     /// Correlation ids that went to our own marks.
     pub(crate) marks: AtomicU32,
 }
@@ -148,7 +136,7 @@ fn subscribe(cupti: Cupti) -> Result<Attached, Problem> {
     let mut layout = Layout::of_version(cupti.version);
     if let Some(size_of) = functions.cuptiActivityGetStructSize {
         // A library newer than our table says itself how long its records are.
-        for kind in KINDS.into_iter().chain([KIND_RUNTIME, KIND_DRIVER]) {
+        for kind in kinds::all() {
             let mut size = 0_usize;
             // SAFETY: `size` lives through the call.
             if unsafe { size_of(kind, 0, &raw mut size) } == SUCCESS && size > 0 {
@@ -156,9 +144,12 @@ fn subscribe(cupti: Cupti) -> Result<Attached, Problem> {
             }
         }
     }
+    let mut calls_back = false;
     if let Some(enable) = functions.cuptiEnableCallback {
         // SAFETY: the handle is the one just given. Failure only means that windows go by time.
         unsafe { enable(1, handle, DOMAIN_DRIVER_API, CBID_DRIVER_CU_DRIVER_GET_VERSION) };
+        // SAFETY: as above. Without it kinds would wait for ever, so they don't (see `kinds`).
+        calls_back = unsafe { enable(1, handle, DOMAIN_RESOURCE, CBID_RESOURCE_CONTEXT_CREATED) } == SUCCESS;
     }
     let clock_offset_ns = clock_offset(&cupti);
     Ok(Attached {
@@ -169,7 +160,7 @@ fn subscribe(cupti: Cupti) -> Result<Attached, Problem> {
         driver_version: driver_get_version().and_then(driver_version),
         driver_get_version: driver_get_version(),
         buffers_registered: AtomicBool::new(false),
-        api_enabled: AtomicBool::new(false),
+        kinds: Kinds::new(calls_back && entry::cuda_initializes()),
         marks: AtomicU32::new(0),
         cupti,
     })
@@ -316,79 +307,28 @@ impl Attached {
                 return Err(refused("cuptiActivityRegisterCallbacks", status, &self.cupti, None));
             }
         }
-        let Some(enable) = functions.cuptiActivityEnable else {
-            return Err(problem(
-                "cupti_error",
-                "this libcupti has no cuptiActivityEnable".to_owned(),
-            ));
-        };
-        for kind in KINDS {
-            // SAFETY: a call by value.
-            let status = unsafe { enable(kind) };
-            if status != SUCCESS && kind == KIND_CONCURRENT_KERNEL {
-                return Err(refused("cuptiActivityEnable", status, &self.cupti, None));
-            }
-        }
-        // Toggling these with the window would stop the kernel records of graphs captured meanwhile: on once, for good.
-        if config.trace_api && !self.api_enabled.swap(true, Ordering::AcqRel) {
-            for kind in [KIND_RUNTIME, KIND_DRIVER] {
-                // SAFETY: a call by value.
-                unsafe { enable(kind) };
-            }
-        }
-        Ok(())
+        let enabled = self.kinds.enable(&self.cupti, config.trace_api);
+        enabled.map_err(|status| refused("cuptiActivityEnable", status, &self.cupti, None))
     }
 
-    /// Whether the kinds may be turned off while the program runs. Before 13.0 Update 1 `cuptiActivityDisable` waits for a
-    /// lock of the driver with one of CUPTI's held, and a thread that launches a graph holds the former and waits for the
-    /// latter: on an H100 the program hung in a third of the tries.
-    pub(crate) fn can_disable(&self) -> bool {
-        self.cupti.version >= API_VERSION_13_0_UPDATE_1
+    /// CUPTI calls back as a context was made.
+    pub(crate) fn context_made(&self) -> Result<(), Problem> {
+        let enabled = self.kinds.context_made(&self.cupti);
+        enabled.map_err(|status| refused("cuptiActivityEnable", status, &self.cupti, None))
     }
 
-    /// What the session says of it.
-    pub(crate) fn why_records_stay_on(&self) -> String {
-        format!(
-            "`{}` (API {}) can hang a program that launches CUDA graphs while records are turned off, so they stayed on \
-             after the window and the program ran on at the speed that it has in one; use CUPTI 13.0.85 or newer (CUDA 13.0 \
-             Update 1), which can turn them off",
-            self.cupti.path.display(),
-            self.cupti.version
-        )
-    }
-
-    /// Turns the kinds off; what was launched before still arrives. They stay on where they can't be.
-    pub(crate) fn disable(&self) {
-        let functions = &self.cupti.functions;
-        let (Some(disable), Some(enable)) = (functions.cuptiActivityDisable, functions.cuptiActivityEnable) else {
-            return;
-        };
-        if !self.can_disable() {
-            return;
+    /// Turns the kinds off; what was launched before still arrives. The error is why they stay on.
+    pub(crate) fn disable(&self) -> Result<(), String> {
+        self.kinds.disable(&self.cupti);
+        if kinds::can_disable(&self.cupti) {
+            return Ok(());
         }
-        // Off, on and off again. Kinds that were on as the context was made leave the threads that launch then without
-        // new correlation ids, in later windows too; and of graphs made meanwhile records would go on. Both end with
-        // kinds that were turned on once there was a context.
-        for toggle in [disable, enable, disable] {
-            for kind in KINDS {
-                // SAFETY: a call by value.
-                unsafe { toggle(kind) };
-            }
-        }
+        Err(kinds::why_records_stay_on(&self.cupti))
     }
 
     /// Turns everything off, API records too, as the guest does when it gives up.
     pub(crate) fn disable_for_good(&self) {
-        self.disable();
-        if let Some(disable) = self.cupti.functions.cuptiActivityDisable
-            && self.can_disable()
-            && self.api_enabled.load(Ordering::Acquire)
-        {
-            for kind in [KIND_RUNTIME, KIND_DRIVER] {
-                // SAFETY: a call by value.
-                unsafe { disable(kind) };
-            }
-        }
+        self.kinds.disable_for_good(&self.cupti);
     }
 
     /// Delivers what is complete; `forced`: what is not, too. From one thread only: two flushes at once deadlock.
@@ -490,6 +430,9 @@ unsafe extern "C" fn buffer_completed(_: *mut c_void, _: u32, buffer: *mut u8, _
 
 unsafe extern "C" fn on_callback(_: *mut c_void, domain: u32, cbid: u32, data: *const c_void) {
     guard::ffi((), || {
+        if domain == DOMAIN_RESOURCE && cbid == CBID_RESOURCE_CONTEXT_CREATED {
+            return entry::context_made();
+        }
         if domain != DOMAIN_DRIVER_API || data.is_null() {
             return;
         }

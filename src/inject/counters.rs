@@ -4,7 +4,6 @@
 //! `contexts` finds the devices, `choice` the metrics that fit, `device` samples one; `refusals` say why not.
 
 mod choice;
-mod contexts;
 mod device;
 mod refusals;
 
@@ -19,7 +18,7 @@ use cupti_sys::loader::Cupti;
 
 use crate::inject::attach;
 use crate::inject::config::CountersConfig;
-use crate::inject::counters::contexts::Contexts;
+use crate::inject::contexts::{self, Contexts};
 use crate::inject::counters::device::Device;
 use crate::inject::counters::refusals::Refusal;
 use crate::inject::entry;
@@ -251,6 +250,7 @@ impl Sampler {
                 "this CUDA driver does not tell which devices are in use".to_owned(),
             )
         };
+        contexts::relax_captures();
         Ok(Tools {
             contexts: Contexts::of_mapped_driver().ok_or_else(no_driver)?,
             cupti,

@@ -30,6 +30,7 @@ static GUEST: AtomicPtr<Guest> = AtomicPtr::new(ptr::null_mut());
 static START: AtomicU8 = AtomicU8::new(UNSTARTED);
 static HANDLERS: AtomicBool = AtomicBool::new(false);
 static CUDA_INITIALIZED: AtomicBool = AtomicBool::new(false);
+static CUDA_INITIALIZES: AtomicBool = AtomicBool::new(false);
 static SEEN_BY: AtomicU8 = AtomicU8::new(BY_NOTHING);
 
 const UNSTARTED: u8 = 0;
@@ -56,6 +57,11 @@ pub(crate) fn cuda_is_initialized() -> bool {
     CUDA_INITIALIZED.load(Ordering::Acquire)
 }
 
+/// True while the driver calls us: there is no context yet.
+pub(crate) fn cuda_initializes() -> bool {
+    CUDA_INITIALIZES.load(Ordering::Acquire)
+}
+
 /// How cudaProfilerStart/Stop is seen, for the process file.
 pub(crate) fn gate_by() -> Option<&'static str> {
     match SEEN_BY.load(Ordering::Acquire) {
@@ -70,7 +76,9 @@ pub fn initialize_injection(ours: *const c_void) -> i32 {
     guard::ffi(1, || {
         nvtx::quietly(|| {
             if let Some(guest) = start() {
+                CUDA_INITIALIZES.store(true, Ordering::Release);
                 cuda_initialized(guest, ours);
+                CUDA_INITIALIZES.store(false, Ordering::Release);
             }
         });
         1
@@ -155,6 +163,13 @@ pub(crate) fn profiler_started(mark: Option<u32>) {
 pub(crate) fn profiler_stopped(mark: Option<u32>) {
     if let Some(guest) = guest() {
         guest.profiler_called(Call::Stop, mark, false);
+    }
+}
+
+/// CUPTI calls back as a context was made, on the host's thread.
+pub(crate) fn context_made() {
+    if let Some(guest) = guest() {
+        guest.context_made();
     }
 }
 

@@ -284,10 +284,7 @@ impl Guest {
         } else if !open.iter().any(is_burst) && !timers.open_at.iter().any(is_planned) {
             let next = |began| bursts.next(began, now_ns().cast_unsigned());
             // Not sooner because it is another window: programs may open one for every step.
-            // Not while CUDA starts: where a burst lay over the making of a graph, an H100 recorded none of it later.
-            let starts = open.iter().all(|window| window.trigger == Trigger::Process.name());
-            let began = timers.burst.or_else(|| starts.then(Instant::now));
-            let at = began.map_or_else(Instant::now, next);
+            let at = timers.burst.map_or_else(Instant::now, next);
             let burst = Open {
                 length: Some(bursts.length),
                 ..Open::by(Trigger::Burst)
@@ -309,7 +306,8 @@ impl Guest {
         // Also one that can't be had is not tried again at once.
         began();
         let records = self.config.records && (is_burst || self.config.bursts.is_none());
-        let attached = match self.attached_for(records) {
+        // Also for a window of bursts: the sooner, the less there is that CUPTI has not seen.
+        let attached = match self.attached_for(self.config.records) {
             Ok(Some(attached)) => attached,
             Ok(None) => {
                 // Those that the program asks for come back to it in InitializeInjection.
@@ -323,6 +321,7 @@ impl Guest {
         if let Err(error) = writer::ensure_running(self) {
             return self.give_up("no_thread", format!("failed to start the writer thread: {error}"));
         }
+        let attached = attached.filter(|_| records);
         // Before anything can be launched in it.
         if let Some(attached) = attached {
             self.graphs.open(self, attached);
@@ -368,6 +367,13 @@ impl Guest {
             return Ok(attach::attached(self)?.map(Some));
         }
         Ok(entry::cuda_is_initialized().then_some(None))
+    }
+
+    /// CUPTI calls back as a context was made.
+    pub(crate) fn context_made(&'static self) {
+        if let Some(Err(problem)) = self.attached.get().map(Attached::context_made) {
+            let _ = self.give_up(&problem.code, problem.message);
+        }
     }
 
     fn give_up(&'static self, code: &str, message: String) -> Answer {
@@ -439,11 +445,9 @@ impl Guest {
             && !self.gate.has_work()
             && let Some(attached) = self.attached.get()
         {
-            attached.disable();
-            if attached.can_disable() {
-                log!("records off");
-            } else {
-                self.problem("records_stay_on", attached.why_records_stay_on());
+            match attached.disable() {
+                Ok(()) => log!("records off"),
+                Err(why) => self.problem("records_stay_on", why),
             }
         }
         self.gate.release();

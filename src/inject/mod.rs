@@ -1,6 +1,6 @@
 //! All that the guest does inside its host. Order of a record's way:
 //!
-//! `entry` (how we get in) → `command`, `gate` (whether records count) → `attach` (CUPTI) → `buffers` (memory lent to CUPTI)
+//! `entry` (how we get in) → `command`, `gate` (whether records count) → `attach` and `kinds` (CUPTI) → `buffers` (memory lent to CUPTI)
 //! → `writer` (our thread) → `decode` (bytes to records) → `rows` and `kernels` (records to columns)
 //! → `segments` and `pages` (columns to Parquet). Hardware counters are sampled by `counters`,
 //! beside all this. NVTX ranges come by `nvtx`, those of CUDA graphs by `graphs`. `steward` is the other thread: `control` socket, timers, `delivery` (flushes).
@@ -23,6 +23,7 @@ mod buffers;
 mod bursts;
 mod command;
 mod config;
+mod contexts;
 mod control;
 mod counters;
 mod decode;
@@ -36,6 +37,7 @@ mod graphs;
 mod guard;
 mod guest;
 mod kernels;
+mod kinds;
 mod late;
 mod log;
 mod losses;

@@ -266,7 +266,8 @@ exports! {
             kinds::die_beside_graph_launches(kind);
         }
         KINDS_ENABLED.disable(known_kind(kind)?, first_disable());
-        if kind == KIND_CONCURRENT_KERNEL && api_version() >= API_VERSION_13_0 {
+        let counts = |kind| KINDS_ENABLED.is_enabled(kind);
+        if api_version() >= API_VERSION_13_0 && !counts(KIND_CONCURRENT_KERNEL) && !counts(KIND_SYNCHRONIZATION) {
             correlation::not_recording();
         }
         Ok(())

@@ -2,8 +2,9 @@
 //! the runtime call's id, and so does the GPU work that either starts.
 //!
 //! With CUPTI 13 not for every call, as an H100 showed. Kernel records that were turned on before there was a context
-//! leave nothing behind when they are turned off; a thread that calls CUDA then takes no more ids, records or not, and
-//! all its later work carries the last one. Turned on with a context there, they leave the counting on for good.
+//! leave nothing behind when they are turned off (unless synchronizations stay on); a thread that calls CUDA then takes
+//! no more ids, records or not, and all its later work carries the last one. Turned on with a context there, they leave
+//! the counting on for good.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -37,7 +38,7 @@ pub(crate) fn recording(with_context: bool) {
     STUCK.set(false);
 }
 
-/// Kernel records go off, of a CUPTI that passes threads over then.
+/// Kernel records are off, and synchronizations, of a CUPTI that passes threads over then.
 pub(crate) fn not_recording() {
     PAUSED.store(!KEPT.load(Ordering::Acquire), Ordering::Release);
 }
