@@ -139,7 +139,12 @@ def summary(sets: list[list[list[dict]]], modes: list[str]) -> dict:
             found["give_or_take"] = round((found["high"] - found["low"]) / 2, 5)
         result[mode] = {
             "us": {config: round(value, 4) for config, value in medians.items()},
-            "armed / unprofiled": (found or {}) | ({"aim": aim, "met": found["ratio"] <= aim} if aim and found else {}),
+            "armed / unprofiled": (found or {})
+            | (
+                {"aim": aim, "met": found["ratio"] <= aim, "met_by_interval": found["high"] <= aim}
+                if aim and found
+                else {}
+            ),
         }
     return result
 
