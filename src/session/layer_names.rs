@@ -350,7 +350,17 @@ mod tests {
             assert!(called(&[other])[0] == "4" && !is_draft(other), "{other}");
         }
     }
+
     proptest! {
+        #[test]
+        fn the_pattern_says_what_the_function_does(
+            name in "([ /._]?(draft|Draft|EAGLE|eagle3|mtp|MTPLayer|drafts|proposer|Proposed|medusa|layer|[a-zA-Z]{1,3}|[0-9])){1,5}",
+        ) {
+            let pattern = regex::Regex::new(&draft_pattern()).unwrap();
+            prop_assert_eq!(pattern.is_match(&name), is_draft(&name), "{}", name);
+        }
+
+
         #[test]
         fn any_text_can_be_a_name(path in "([a-zA-Zäß 日_.='{/\\[-]|layers?|blocks?|encoder|draft|[0-9]){0,12}") {
             let digits = |name: &str| name.ends_with(|c: char| c.is_ascii_digit());

@@ -1,5 +1,7 @@
 //! From facts to words: what is fine, what is missing, what to do about it.
 
+use std::ffi::OsStr;
+
 use super::super::profilers::oldest;
 use super::super::words::bytes;
 use super::permissions::how_to_open;
@@ -146,12 +148,16 @@ fn cupti(facts: &Facts) -> Check {
     let by_others = files.iter().find(|file| file.refused.is_none() && !file.is_of_python());
     let line = |file| cupti_line(file, by_others.is_some_and(|other| std::ptr::eq(other, file)));
     let lines: Vec<String> = files.iter().map(line).collect();
-    if facts.cupti.iter().any(|file| file.chosen) {
+    if let Some(chosen) = files.iter().find(|file| file.chosen) {
+        let name = chosen.path.file_name().map(OsStr::as_encoded_bytes).unwrap_or_default();
+        let is_of_cuda_12 = name.starts_with(b"libcupti.so.12");
+        let stays_on = "CUDA 12's CUPTI can't turn records off while a program runs: after its first window that stays as slow as \
+                        in it; CUPTI 13.0.85 or newer can";
         return Check {
             name: "CUPTI",
             status: Status::Ok,
             found: lines,
-            advice: Vec::new(),
+            advice: is_of_cuda_12.then(|| stays_on.to_owned()).into_iter().collect(),
         };
     }
     let found = if lines.is_empty() {

@@ -41,7 +41,9 @@ pub(crate) trait Evaluator {
         inherited: Inherited<'_>,
         environment: &mut Environment,
     ) -> Result<(), RunError> {
-        let _ = (settings, runtime, inherited, environment);
+        let _ = (settings, runtime, inherited);
+        // Where colonel itself is the command of one.
+        environment.set_or_remove(variables::COMMAND, None);
         Ok(())
     }
 

@@ -8,11 +8,9 @@ use std::time::Duration;
 
 use super::super::RunError;
 use super::super::command::{Streams, marked};
-use super::super::environment::{Environment, Inherited};
 use super::super::flavors::Flavor;
 use super::super::knobs::{GraphLevel, NcuKnobs, NcuTargets, ReplayMode};
 use super::super::profilers;
-use super::super::runtime::RuntimeFolder;
 use super::super::settings::{Choice as _, Gate, Settings};
 use super::ncu_watch::{self, Limits};
 use super::silence::Silence;
@@ -20,7 +18,6 @@ use super::tool::{self, Tool};
 use super::{Evaluator, Watch, Watched};
 use crate::ingest::Ingest;
 use crate::ingest::ncu::{DURATION, LAUNCH, Launches};
-use crate::schema::env as variables;
 use crate::schema::manifest::{Exit, Problem};
 use crate::session::SessionWriter;
 
@@ -236,18 +233,6 @@ impl NcuEvaluator {
 impl Evaluator for NcuEvaluator {
     fn name(&self) -> &'static str {
         self.tool.name
-    }
-
-    fn environment(
-        &self,
-        _: &Settings,
-        _: &RuntimeFolder,
-        _: Inherited<'_>,
-        environment: &mut Environment,
-    ) -> Result<(), RunError> {
-        // Where colonel itself is such a command.
-        environment.set_or_remove(variables::COMMAND, None);
-        Ok(())
     }
 
     fn command(&self, session: &mut SessionWriter, command: &[OsString]) -> Result<(Vec<OsString>, Streams), RunError> {

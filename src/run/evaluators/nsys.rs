@@ -7,10 +7,8 @@ use std::time::Duration;
 
 use super::super::RunError;
 use super::super::command::{Streams, with_its_streams};
-use super::super::environment::{Environment, Inherited};
 use super::super::knobs::{GraphLevel, NsysKnobs, NsysRange, NsysTrace};
 use super::super::profilers;
-use super::super::runtime::RuntimeFolder;
 use super::super::settings::{Choice as _, Gate, Settings, Trace};
 use super::super::words::nanoseconds;
 use super::silence::Silence;
@@ -18,7 +16,6 @@ use super::tool::{self, Tool};
 use super::watch::Ended;
 use super::{Evaluator, Watch, Watched};
 use crate::ingest::Ingest;
-use crate::schema::env as variables;
 use crate::schema::manifest::Exit;
 use crate::session::SessionWriter;
 
@@ -196,18 +193,6 @@ impl NsysEvaluator {
 impl Evaluator for NsysEvaluator {
     fn name(&self) -> &'static str {
         self.tool.name
-    }
-
-    fn environment(
-        &self,
-        _: &Settings,
-        _: &RuntimeFolder,
-        _: Inherited<'_>,
-        environment: &mut Environment,
-    ) -> Result<(), RunError> {
-        // Where colonel itself is such a command.
-        environment.set_or_remove(variables::COMMAND, None);
-        Ok(())
     }
 
     fn command(&self, session: &mut SessionWriter, command: &[OsString]) -> Result<(Vec<OsString>, Streams), RunError> {

@@ -220,6 +220,7 @@ fn each_program_is_told_which_cupti_it_gets() {
     insta::assert_snapshot!(rendered(&cupti(&facts)), @r"
       CUPTI     /usr/local/cuda-12.2/extras/CUPTI/lib64/libcupti.so.12  2023.2.2  used, unless the program brings its own
                 /venv/lib/python3.11/site-packages/nvidia/cu13/lib/libcupti.so.13  13.0.85
+                -> CUDA 12's CUPTI can't turn records off while a program runs: after its first window that stays as slow as in it; CUPTI 13.0.85 or newer can
     ");
 }
 
