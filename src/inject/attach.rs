@@ -87,7 +87,12 @@ pub(crate) fn attached(guest: &'static Guest) -> Result<Option<&'static Attached
     entry::finish_at_exit();
     guest.touch();
     // The gate lets one thread in at a time, so this is the first.
-    Ok(Some(guest.attached.get_or_init(|| attached)))
+    let attached = guest.attached.get_or_init(|| attached);
+    // Asked once the callback finds us: a context made from here on does not come unseen.
+    if !entry::cuda_initializes() {
+        attached.kinds.await_none();
+    }
+    Ok(Some(attached))
 }
 
 fn no_cupti(error: &loader::LoadError) -> Problem {
@@ -160,7 +165,7 @@ fn subscribe(cupti: Cupti) -> Result<Attached, Problem> {
         driver_version: driver_get_version().and_then(driver_version),
         driver_get_version: driver_get_version(),
         buffers_registered: AtomicBool::new(false),
-        kinds: Kinds::new(calls_back && entry::cuda_initializes()),
+        kinds: Kinds::new(calls_back),
         marks: AtomicU32::new(0),
         cupti,
     })
@@ -311,19 +316,18 @@ impl Attached {
         enabled.map_err(|status| refused("cuptiActivityEnable", status, &self.cupti, None))
     }
 
-    /// CUPTI calls back as a context was made.
-    pub(crate) fn context_made(&self) -> Result<(), Problem> {
-        let enabled = self.kinds.context_made(&self.cupti);
-        enabled.map_err(|status| refused("cuptiActivityEnable", status, &self.cupti, None))
+    /// CUPTI calls back as a context was made. True: the kinds that it turned on are to be turned off once more.
+    pub(crate) fn context_made(&self) -> Result<bool, Problem> {
+        let made = self.kinds.context_made(&self.cupti);
+        made.map_err(|status| refused("cuptiActivityEnable", status, &self.cupti, None))
     }
 
     /// Turns the kinds off; what was launched before still arrives. The error is why they stay on.
     pub(crate) fn disable(&self) -> Result<(), String> {
-        self.kinds.disable(&self.cupti);
-        if kinds::can_disable(&self.cupti) {
-            return Ok(());
-        }
-        Err(kinds::why_records_stay_on(&self.cupti))
+        let is_off = self.kinds.disable(&self.cupti);
+        is_off
+            .then_some(())
+            .ok_or_else(|| kinds::why_records_stay_on(&self.cupti))
     }
 
     /// Turns everything off, API records too, as the guest does when it gives up.

@@ -59,7 +59,7 @@ pub(crate) fn cuda_is_initialized() -> bool {
 
 /// True while the driver calls us: there is no context yet.
 pub(crate) fn cuda_initializes() -> bool {
-    CUDA_INITIALIZES.load(Ordering::Acquire)
+    CUDA_INITIALIZES.load(Ordering::SeqCst)
 }
 
 /// How cudaProfilerStart/Stop is seen, for the process file.
@@ -73,16 +73,18 @@ pub(crate) fn gate_by() -> Option<&'static str> {
 
 /// The driver initialises: called on the host's thread inside cuInit. `ours`: address of our cudaProfilerStart.
 pub fn initialize_injection(ours: *const c_void) -> i32 {
-    guard::ffi(1, || {
+    let done = guard::ffi(1, || {
         nvtx::quietly(|| {
             if let Some(guest) = start() {
-                CUDA_INITIALIZES.store(true, Ordering::Release);
+                CUDA_INITIALIZES.store(true, Ordering::SeqCst);
                 cuda_initialized(guest, ours);
-                CUDA_INITIALIZES.store(false, Ordering::Release);
             }
         });
         1
-    })
+    });
+    // Also after a failure of ours.
+    CUDA_INITIALIZES.store(false, Ordering::SeqCst);
+    done
 }
 
 /// A library with NVTX initialises it: called with NVTX's table of tables. `ours`: address of this library's entry.

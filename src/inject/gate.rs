@@ -369,11 +369,14 @@ impl Guest {
         Ok(entry::cuda_is_initialized().then_some(None))
     }
 
-    /// CUPTI calls back as a context was made.
+    /// CUPTI calls back as a context was made, on the host's thread.
     pub(crate) fn context_made(&'static self) {
-        if let Some(Err(problem)) = self.attached.get().map(Attached::context_made) {
-            let _ = self.give_up(&problem.code, problem.message);
-        }
+        // A signal handler's cudaProfilerStart within this would find CUPTI's locks held.
+        nvtx::quietly(|| match self.attached.get().map(Attached::context_made) {
+            None | Some(Ok(false)) => {}
+            Some(Ok(true)) => self.wake.steward_to_drain(),
+            Some(Err(problem)) => drop(self.give_up(&problem.code, problem.message)),
+        });
     }
 
     fn give_up(&'static self, code: &str, message: String) -> Answer {

@@ -187,9 +187,10 @@ fn a_stop_before_the_delay_is_over_opens_no_window() {
 /// was a context: nothing belonged to the second.
 #[test]
 fn a_second_window_has_its_records_where_the_first_was_open_from_the_start() {
-    for version in ["12.9", "13.0", "13.5"] {
+    for (version, options) in [("12.9", ""), ("13.0", ""), ("13.0", "--trace api"), ("13.5", "")] {
         let mut running = decode("--steps 1000000 --kernels 24 --graph --step-us 2000")
             .options("--gate process")
+            .options(options)
             .cupti(version)
             .start();
         let process = running.process("a window is open", |process| {
@@ -205,16 +206,21 @@ fn a_second_window_has_its_records_where_the_first_was_open_from_the_start() {
         let ended = running.end().assert_code(128 + 15);
         let session = ended.session();
         let by_window = session.table("kernels").tally("window");
-        let second = by_window.get(&2).copied().unwrap_or(0);
-        assert!((24 * 10..24 * 150).contains(&second), "{second} with {version}");
-        assert_eq!(second % 24, 0, "whole steps with {version}");
+        let kernels = by_window.get(&2).copied().unwrap_or(0);
+        let window = &session.process().windows[1];
+        let most = u64::try_from(window.end_ns.unwrap() - window.start_ns).unwrap() / 2_000_000 + 2;
+        assert!(
+            (24 * 10..=24 * most).contains(&kernels),
+            "{kernels} with {version} {options}, of {most} steps at most"
+        );
+        assert_eq!(kernels % 24, 0, "whole steps with {version} {options}");
     }
 }
 
 /// Turning them off can hang a program that launches graphs: gpu-sim ends it then.
 #[test]
 fn records_stay_on_where_turning_them_off_could_hang_the_program() {
-    let line = "--steps 300 --kernels 24 --graph --step-us 2000";
+    let line = "--steps 800 --kernels 24 --graph --step-us 2000";
     let run = |version: &str| {
         let setup = decode(line).options("--gate process --for 100ms").cupti(version);
         let calls = setup.path().join("calls");
@@ -233,35 +239,70 @@ fn records_stay_on_where_turning_them_off_could_hang_the_program() {
     assert!(session.process().problems.is_empty());
 }
 
-/// The program is told to wait between cuInit and its first context: no callback tells of one as the window is opened.
+/// A program that waits between cuInit and its first context.
+fn late_context(options: &str) -> crate::run::Running {
+    crate::hosts::host("late_context.c", options).start()
+}
+
+/// No callback tells of a context as the window is opened.
 #[test]
 fn windows_opened_before_there_is_a_context_leave_later_ones_whole() {
-    let mut running = crate::hosts::host("late_context.c", "--gate manual").start();
-    let pid = running
-        .process("the guest can be asked", |process| process.control.is_some())
-        .pid;
-    assert!(running.colonel("start").stdout.contains("window 1 open"));
-    fs::write(running.path().join("go"), "").unwrap();
-    running.process("kernels came", |process| {
-        process.rows.get("kernels").is_some_and(|rows| *rows > 0)
-    });
-    for window in 2..4 {
+    for options in ["", "--trace api"] {
+        let mut running = late_context(&format!("--gate manual {options}"));
+        let pid = running
+            .process("the guest can be asked", |process| process.control.is_some())
+            .pid;
+        assert!(running.colonel("start").stdout.contains("window 1 open"));
+        fs::write(running.path().join("go"), "").unwrap();
+        running.process("kernels came", |process| {
+            process.rows.get("kernels").is_some_and(|rows| *rows > 0)
+        });
+        for window in 2..4 {
+            running.colonel("stop");
+            std::thread::sleep(std::time::Duration::from_millis(600));
+            let started = running.colonel("start").stdout;
+            assert!(started.contains(&format!("window {window} open")), "{started}");
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
         running.colonel("stop");
-        std::thread::sleep(std::time::Duration::from_millis(600));
-        assert!(
-            running
-                .colonel("start")
-                .stdout
-                .contains(&format!("window {window} open"))
-        );
-        std::thread::sleep(std::time::Duration::from_millis(200));
+        running.signal(pid, nix::sys::signal::Signal::SIGTERM);
+        let ended = running.end().assert_code(128 + 15);
+        let by_window = ended.session().table("kernels").tally("window");
+        for window in 1..4 {
+            let kernels = by_window.get(&window).copied().unwrap_or(0);
+            assert!(kernels > 10, "{kernels} in window {window}, {options}");
+        }
     }
-    running.colonel("stop");
-    running.signal(pid, nix::sys::signal::Signal::SIGTERM);
-    let ended = running.end().assert_code(128 + 15);
-    let by_window = ended.session().table("kernels").tally("window");
-    for window in 1..4 {
-        let kernels = by_window.get(&window).copied().unwrap_or(0);
-        assert!(kernels > 10, "{kernels} in window {window}");
+}
+
+/// Nothing of work was on: nothing is turned off beside the thread that makes the context, and nothing "stays on".
+#[test]
+fn a_window_that_closes_before_there_is_a_context_disturbs_nothing() {
+    for version in ["12.9", "13.0"] {
+        let setup = crate::hosts::host("late_context.c", "--gate process --for 50ms").cupti(version);
+        let calls = setup.path().join("calls");
+        let mut running = setup.env("COLONEL_SIM_CALLS", &calls).start();
+        let pid = running
+            .process("the window closed", |process| {
+                process.windows.first().is_some_and(|window| window.end_ns.is_some())
+            })
+            .pid;
+        std::thread::sleep(std::time::Duration::from_millis(800));
+        let called = fs::read_to_string(&calls).unwrap();
+        assert!(called.contains("cuptiActivityFlushAll"), "it was waited for: {called}");
+        assert!(!called.contains("cuptiActivityDisable"), "with {version}: {called}");
+        fs::write(running.path().join("go"), "").unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        assert!(running.colonel("start").stdout.contains("window 2 open"));
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        running.colonel("stop");
+        running.signal(pid, nix::sys::signal::Signal::SIGTERM);
+        let ended = running.end().assert_code(128 + 15);
+        let session = ended.session();
+        let by_window = session.table("kernels").tally("window");
+        assert_eq!(by_window.keys().copied().collect::<Vec<_>>(), [2], "{by_window:?}");
+        assert_eq!(session.count("contexts"), 1, "it was recorded as it was made");
+        let problems = session.process().problems;
+        assert!(problems.is_empty(), "with {version}: {problems:?}");
     }
 }

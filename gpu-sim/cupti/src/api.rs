@@ -253,8 +253,10 @@ exports! {
     fn cuptiActivityEnable(kind: u32) {
         attach()?;
         fault(faults().enable)?;
+        // Turning on what is on changes nothing: an H100's ids stood still all the same.
+        let was_on = KINDS_ENABLED.is_enabled(kind);
         KINDS_ENABLED.enable(known_kind(kind)?);
-        if kind == KIND_CONCURRENT_KERNEL {
+        if kind == KIND_CONCURRENT_KERNEL && !was_on {
             correlation::recording(driver::has_context());
         }
         Ok(())
