@@ -35,6 +35,8 @@ pub(crate) struct Pool {
     pub(crate) overflowed: AtomicU64,
     /// Buffers completed to us that were never ours.
     pub(crate) foreign: AtomicU64,
+    /// Buffers that CUPTI asked for.
+    pub(crate) requests: AtomicU64,
     /// Buffers that CUPTI asked for and gave back: stands still when somebody else took over the callbacks.
     pub(crate) moved: AtomicU64,
     /// Buffers that CUPTI has now.
@@ -52,6 +54,7 @@ impl Pool {
             overflow_free: bounded(OVERFLOW_BUFFERS),
             overflowed: AtomicU64::new(0),
             foreign: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
             moved: AtomicU64::new(0),
             lent: AtomicUsize::new(0),
         }
@@ -59,6 +62,7 @@ impl Pool {
 
     /// Lends a zeroed buffer. `None` only when all overflow is lent too, or memory is out.
     pub(crate) fn request(&self) -> Option<*mut u8> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
         let memory = self.find_free();
         if memory.is_some() {
             self.lent.fetch_add(1, Ordering::Relaxed);

@@ -268,10 +268,11 @@ impl Delivery {
         }
     }
 
-    /// After the last, forced flush CUPTI has no buffer of ours any more, unless somebody else gets them.
-    fn count_missing_buffers(&self) {
+    /// After the last, forced flush CUPTI has no buffer of ours any more, unless somebody else gets them, or threads that
+    /// launch on asked for new ones meanwhile.
+    fn count_missing_buffers(&self, requests: u64) {
         let lent = self.guest.pool.lent.load(Ordering::Relaxed);
-        if lent > 0 {
+        if lent > 0 && self.guest.pool.requests.load(Ordering::Relaxed) == requests {
             self.replaced(&format!("{lent} buffers never came back from CUPTI"));
         }
     }
@@ -335,6 +336,7 @@ impl Delivery {
 
     /// The last flushes of a process that ends; false if what came could not be sealed in time.
     pub(crate) fn finish(&mut self) -> bool {
+        let requests = self.guest.pool.requests.load(Ordering::Relaxed);
         // Records that are on their way come within a few flushes.
         for _ in 0..FINISH_FLUSHES {
             if !self.flush(false) {
@@ -345,7 +347,7 @@ impl Delivery {
         self.bury_canary();
         // What is still in flight at exit comes with end = 0 and is counted as lost.
         self.flush(true);
-        self.count_missing_buffers();
+        self.count_missing_buffers(requests);
         self.delivered = self.guest.windows.closed();
         self.request_seal(Some(SEAL_TIMEOUT))
     }

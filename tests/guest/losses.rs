@@ -93,6 +93,24 @@ fn another_client_that_takes_the_buffers_is_noticed_and_said() {
     assert!(ended.stderr().contains("an unknown number lost"), "{}", ended.stderr());
 }
 
+/// Where records stay on, CUPTI asks for buffers until the very end.
+#[test]
+fn threads_that_launch_on_as_the_process_ends_are_no_other_client() {
+    for _ in 0..4 {
+        let ended = crate::hosts::host("launches_on.c", "--gate profiler")
+            .env("COLONEL_SIM_SPEED", "1000")
+            .cupti("12.9")
+            .run()
+            .assert_code(0);
+        let session = ended.session();
+        assert_eq!(session.count("kernels"), 10);
+        let process = session.process();
+        assert!(process.losses.is_empty(), "{:?}", process.losses);
+        let mut problems = process.problems.iter();
+        assert!(!problems.any(|problem| problem.code == "callbacks_replaced"));
+    }
+}
+
 #[test]
 fn a_name_that_is_not_utf8_is_a_name_all_the_same() {
     let ended = faulty("--steps 10 --kernels 30", "bad-name=3");
