@@ -7,7 +7,7 @@
 //   C capture a graph  I instantiate it L 20 launches of the newest executable   A 20 launches of the first one
 //   K 20 kernels without a graph        U upload the executable
 //   ( launches of the newest by a thread of its own, until )   W wait for 50 ms
-//   [ launches without a graph by a thread of its own, until ]
+//   [ launches without a graph by a thread of its own, until ]     { flushes by a thread of its own, until }
 //   Y cuInit           X the context, a stream and memory: both are done first where the script has no X
 //   J subscribe and turn the kinds on within cuInit, as an injected library does; it comes before Y
 //   B a thread of its own subscribes and turns the kinds on 30 ms later, while X takes its time; Q wait for it
@@ -181,7 +181,8 @@ int main(int count, char **words) {
     std::atomic<bool> ended{false};
     uint64_t beside = 0, launched = 0;
     uint32_t before = 0;
-    std::thread launcher, attacher;
+    std::thread launcher, attacher, flusher;
+    std::atomic<bool> flushes{false};
     for (const char *step = words[3]; (step_now = *step); step++) switch (*step) {
         case 'S': attach(); break;
         case 'h': attaches_early = true; [[fallthrough]];
@@ -236,6 +237,11 @@ int main(int count, char **words) {
             });
             launching = launcher.native_handle();
             break;
+        case '{':
+            flushes = true;
+            flusher = std::thread([&] { while (flushes) flush_all(0); });
+            break;
+        case '}': flushes = false, flusher.join(); break;
         case ']':
         case ')': ended = true, launcher.join(), launching = 0, tell(*step, beside, before); break;
         default: fprintf(stderr, "probe_toggle: no step `%c`\n", *step); return 2;
