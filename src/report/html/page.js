@@ -169,39 +169,41 @@
   };
   const fixed = { step: "#7d8aa0", layer: null, copy: "#d4793a", range: null, stream: null };
 
-  const timeline = ({ lanes, names, length }, levels) => {
+  const timeline = ({ lanes, names, length: known }, levels) => {
+    const length = Math.max(1, known);
     const colours = names.map(colour);
     const height = 84 + lanes.length * (narrow() ? 20 : 24);
     document.getElementById("timeline").style.height = `${height}px`;
-    const boxes = (from, to) => lanes.flatMap((lane, row) => {
-      const [level, begin, end] = visible(levels[row], from, to, MOST / lanes.length);
-      const items = [];
-      for (let i = begin; i < end; i++) {
-        items.push([row, level.start[i], level.end[i], level.name[i], level.count[i], level.busy[i]]);
-      }
-      return items;
-    });
-    const box = (params, api) => {
-      const row = api.value(0), lane = lanes[row];
-      const [x, y] = api.coord([api.value(1), row]);
-      const right = api.coord([api.value(2), row])[0];
+    // A lane is one item, which draws what is in sight of it: so a zoom is one drawing, of few boxes.
+    const boxes = (params, api) => {
+      const row = params.dataIndex, lane = lanes[row];
+      const { x: left, width } = params.coordSys;
+      const [zero, y] = api.coord([0, row]);
+      const scale = (api.coord([length, row])[0] - zero) / length;
+      const from = (left - zero) / scale;
+      const [level, begin, end] = visible(levels[row], from, from + width / scale, MOST / lanes.length);
       const high = api.size([0, 1])[1] * 0.78;
-      const shape = echarts.graphic.clipRectByRect(
-        { x, y: y - high / 2, width: Math.max(right - x, 0.6), height: high },
-        params.coordSys,
-      );
-      if (!shape) return;
-      const name = names[api.value(3)];
-      const part = Math.min(1, api.value(5) / Math.max(1, api.value(2) - api.value(1)));
-      return {
-        type: "rect",
-        shape,
-        style: { fill: fixed[lane.kind] ?? colours[api.value(3)], opacity: 0.3 + 0.7 * part },
-        ...(shape.width > 46 && api.value(4) === 1
-          ? { textContent: { style: { text: name, fill: "#fff", fontSize: 11, width: shape.width - 8, overflow: "truncate" } }, textConfig: { position: "insideLeft" } }
-          : {}),
-      };
+      const children = [];
+      for (let i = begin; i < end; i++) {
+        const x = Math.max(left, left + (level.start[i] - from) * scale);
+        const right = Math.min(left + width, left + (level.end[i] - from) * scale);
+        const name = level.name[i], count = level.count[i], busy = level.busy[i], span = level.end[i] - level.start[i];
+        const shape = { x, y: y - high / 2, width: Math.max(right - x, 0.6), height: high };
+        children.push({
+          type: "rect",
+          shape,
+          info: { row, start: level.start[i], span, name, count, busy },
+          style: { fill: fixed[lane.kind] ?? colours[name], opacity: 0.3 + 0.7 * Math.min(1, busy / Math.max(1, span)) },
+          textContent: shape.width > 46 && count === 1
+            && { silent: true, style: { text: names[name], fill: "#fff", fontSize: 11, width: shape.width - 8, overflow: "truncate" } },
+          textConfig: { position: "insideLeft" },
+        });
+      }
+      // Anew each time: ECharts leaves a text on a box that it takes for another one.
+      return { type: "group", $mergeChildren: false, emphasisDisabled: true, children };
     };
+    const words = ({ row, start, span, name, count, busy }) =>
+      `${escape(lanes[row].label)}<br><b>${escape(names[name])}</b>${count > 1 ? ` and ${count - 1} more, ${time(busy)} in ` : "<br>"}${time(span)}, at ${time(start)}`;
     const chart = draw("timeline", {
       animation: false,
       grid: { left: 8, right: 34, top: 8, bottom: 50, containLabel: true },
@@ -218,21 +220,13 @@
         { type: "inside", filterMode: "none", minValueSpan: 200, throttle: 30 },
         { type: "slider", filterMode: "none", minValueSpan: 200, height: 18, bottom: 8, showDataShadow: false, labelFormatter: time, textStyle: { color: css("--quiet") } },
       ],
-      tooltip: {
-        ...tip(),
-        formatter: ({ value: [row, start, end, name, count, busy] }) =>
-          `${escape(lanes[row].label)}<br><b>${escape(names[name])}</b>${count > 1 ? ` and ${count - 1} more, ${time(busy)} in ` : "<br>"}${time(end - start)}, at ${time(start)}`,
-      },
-      series: [{ type: "custom", renderItem: box, encode: { x: [1, 2], y: 0 }, clip: true, data: boxes(0, length) }],
+      tooltip: { ...tip(), triggerOn: "none" },
+      series: [{ type: "custom", renderItem: boxes, encode: { x: 0, y: 1 }, clip: true, data: lanes.map((_, row) => [0, row]) }],
     });
-    let asked;
-    chart.on("datazoom", () => {
-      cancelAnimationFrame(asked);
-      asked = requestAnimationFrame(() => {
-        const { startValue, endValue } = chart.getOption().dataZoom[0];
-        chart.setOption({ series: [{ data: boxes(startValue, endValue) }] });
-      });
-    });
+    // A tooltip of its own accord knows the item, but not which box of it.
+    chart.on("mousemove", ({ info, event: { offsetX: x, offsetY: y } }) =>
+      chart.dispatchAction({ type: "showTip", x, y, tooltip: { formatter: () => words(info) } }));
+    chart.on("mouseout", () => chart.dispatchAction({ type: "hideTip" }));
   };
 
   let unpacked;
