@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -87,7 +88,7 @@ class Page:
         options += ["--enable-precise-memory-info", f"--user-data-dir={folder}", f"--window-size={WIDTH},{HEIGHT}"]
         # Chromium reads from 3 and writes to 4.
         started = f'exec "$0" "$@" 3<&{commands} 4>&{answers}'
-        command = ["sh", "-c", started, os.environ.get("CHROMIUM", "chromium"), *options, "about:blank"]
+        command = ["bash", "-c", started, os.environ.get("CHROMIUM", "chromium"), *options, "about:blank"]
         self._process = subprocess.Popen(
             command, pass_fds=(commands, answers), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -135,7 +136,7 @@ class Page:
     def busy_ms(self) -> float:
         """Of the main thread, so far."""
         metrics = {metric["name"]: metric["value"] for metric in self.call("Performance.getMetrics")["metrics"]}
-        return 1000 * metrics["TaskDuration"]
+        return 1000 * float(metrics["TaskDuration"])
 
     def memory(self) -> dict[str, float]:
         """MiB of JavaScript's heap, and the most that the renderer, which also has arrays of numbers, had resident."""
@@ -213,7 +214,11 @@ def steps(found: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def of_page(file: str, folder: str) -> dict[str, Any]:
-    page = Page(folder)
+    with closing(Page(folder)) as page:
+        return of_opened(page, file)
+
+
+def of_opened(page: Page, file: str) -> dict[str, Any]:
     version = page.call("Browser.getVersion", of_browser=True)["product"]
     page.call("Page.addScriptToEvaluateOnNewDocument", source=WHEN_DRAWN)
     page.call("Page.navigate", url=f"file://{file}")
@@ -233,7 +238,6 @@ def of_page(file: str, folder: str) -> dict[str, Any]:
         dragged += drag(page, x, y, grid["width"] / 3)
     found |= {"zoom": steps(zoomed), "pan": steps(panned), "frames_while_dragging_ms": of(dragged)}
     found["at_the_end"] = page.memory()
-    page.close()
     return found
 
 
