@@ -11,12 +11,16 @@ import os
 import subprocess
 from collections import defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 import pytest
 from google.protobuf import unknown_fields
 from google.protobuf.message import Message
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2
+
+if TYPE_CHECKING:
+    from hta.trace_analysis import TraceAnalysis
 
 ROOT = Path(__file__).resolve().parents[3]
 COLONEL = os.environ.get("COLONEL_BIN", str(ROOT / "target/debug/colonel"))
@@ -44,16 +48,26 @@ def export(session: Path, file: Path, form: str) -> Path:
     return file
 
 
-def test_hta_gives_the_same_totals(session: Path, tmp_path: Path) -> None:
+def analyzed(session: Path, folder: Path) -> TraceAnalysis:
+    """The session as HTA sees it, whose totals of kernels are ours."""
     from hta.trace_analysis import TraceAnalysis
 
-    export(session, tmp_path / "rank0.json.gz", "chrome")
-    analysis = TraceAnalysis(trace_dir=str(tmp_path))
+    export(session, folder / "rank0.json.gz", "chrome")
+    analysis = TraceAnalysis(trace_dir=str(folder))
     _, by_name = analysis.get_gpu_kernel_breakdown(visualize=False, num_kernels=1000, duration_ratio=1.0)
     rows = [row for _, row in by_name.iterrows() if not row["name"].startswith(("Memcpy", "Memset"))]
     found = {row["name"]: round(row["sum (us)"] * 1000) for row in rows}
     assert found == {name: ns for name, (_, ns) in kernels(session).items()}
+    return analysis
 
+
+@pytest.mark.parametrize("recorded", sorted((ROOT / "demos/sessions").iterdir()), ids=lambda path: path.name)
+def test_hta_gives_the_same_totals_of_an_h100(recorded: Path, tmp_path: Path) -> None:
+    analyzed(recorded, tmp_path)
+
+
+def test_hta_gives_the_same_totals(session: Path, tmp_path: Path) -> None:
+    analysis = analyzed(session, tmp_path)
     temporal = analysis.get_temporal_breakdown(visualize=False).iloc[0]
     (span,) = duckdb.sql(
         f"SELECT max(end_ns) - min(start_ns) FROM (SELECT start_ns, end_ns FROM '{session}/kernels/**/*.parquet' "
