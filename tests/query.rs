@@ -72,7 +72,7 @@ fn without_duckdb_the_whole_query_is_told() {
     let sql = "SELECT count(*) FROM kernels";
     let told = words(folder.path(), &["query", sql]);
     assert!(told.starts_with("exit 1\n--- stdout\n--- stderr\n"), "{told}");
-    assert!(told.contains("pip install \"colonel[sql]\""), "{told}");
+    assert!(told.contains("pip install duckdb"), "{told}");
     let printed = words(folder.path(), &["query", "--print-sql", sql]);
     let views = printed
         .split_once("--- stdout\n")

@@ -121,7 +121,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let Some(engine) = Engine::find() else {
         tell_of_files();
         bail!(
-            "`query` needs DuckDB: `pip install \"colonel[sql]\"`, or put a `duckdb` on the PATH. Or paste this into a \
+            "`query` needs DuckDB: `pip install duckdb`, or put a `duckdb` on the PATH. Or paste this into a \
              DuckDB elsewhere:\n\n{}",
             pasted()
         );

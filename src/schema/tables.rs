@@ -241,7 +241,7 @@ tables! {
         window: U32 = "Number, from 1, in its process.",
         start_ns: I64 = "Opened, Unix ns.",
         end_ns: MaybeI64 = "Closed, Unix ns; null while open or cut off.",
-        trigger: Text = "`process`, `profiler`, `manual`, `region` or `nvtx`.",
+        trigger: Text = "`process`, `profiler`, `manual`, `region`, `nvtx`, or `burst` of `--mode sampled`.",
         name: MaybeText = "Name given by who opened it.",
     }
     /// A GPU as the process saw it.

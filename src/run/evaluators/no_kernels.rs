@@ -95,7 +95,7 @@ fn why_no_window(flavor: &Flavor, manifest: &Manifest) -> String {
         why
     } else if let Some(pattern) = manifest.gate.strip_prefix(PREFIX) {
         format!(
-            "{who} no window opened: no NVTX range named `{pattern}` was open; `--gate process` records every range, and \
+            "{who} no window opened: no NVTX range named `{pattern}` was open; `--gate process --trace nvtx` records every range, and \
              `nvtx_ranges` then has their names"
         )
     } else if manifest.gate == Gate::Manual.name() {
