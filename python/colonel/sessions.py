@@ -240,7 +240,7 @@ class Session:
         try:
             from colonel.plots import Plots
         except ImportError as error:
-            raise ColonelError(f'pictures need matplotlib, `pip install matplotlib`: {error}') from None
+            raise ColonelError(f"pictures need matplotlib, `pip install matplotlib`: {error}") from None
         return Plots(self)
 
     def _segments(self, table: str) -> list[str]:

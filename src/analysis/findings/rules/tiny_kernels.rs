@@ -16,9 +16,7 @@ pub(in crate::analysis::findings) fn is_tiny(duration_ns: i64) -> bool {
 
 pub(in crate::analysis::findings) fn find(evidence: &Evidence) -> Vec<Finding> {
     let all_kernels = evidence.kernel_count();
-    let (pairs, pairs_ns) = evidence.pairs.values().fold((0_u64, 0_i64), |(count, ns), pair| {
-        (count + pair.count, ns.saturating_add(pair.ns))
-    });
+    let pairs: u64 = evidence.pairs.values().map(|pair| pair.count).sum();
     let tiny = evidence.names.iter().map(|name| name.tiny);
     let (tiny_kernels, tiny_ns) = tiny.fold((0_u64, 0_i64), |(count, ns), total| {
         (count + total.count, ns.saturating_add(total.ns))
@@ -45,14 +43,13 @@ pub(in crate::analysis::findings) fn find(evidence: &Evidence) -> Vec<Finding> {
         why: "Such a kernel is mostly its own start and end, and it writes to memory what the next one reads again.",
         next: "Fuse neighbours: torch.compile, vLLM's fusion passes (`-O3`, `custom_ops`), or a fused kernel for the pairs \
                below.",
-        figures: figures![tiny_kernels, tiny_ns, pairs, pairs_ns, all_kernels],
+        figures: figures![tiny_kernels, tiny_ns, pairs, all_kernels],
         kernels: most_time(named),
         sql: format!(
             "with k as (\n  select end_ns - start_ns as ns, lag(end_ns - start_ns) over (\n    \
              partition by pid, device_id, stream_id order by start_ns) as before_ns\n  from kernels\n)\n\
              select count(*) filter (ns < {TINY_NS}) as tiny_kernels, sum(ns) filter (ns < {TINY_NS}) as tiny_ns,\n  \
-             count(*) filter (ns < {TINY_NS} and before_ns < {TINY_NS}) as pairs,\n  \
-             sum(ns + before_ns) filter (ns < {TINY_NS} and before_ns < {TINY_NS}) as pairs_ns, count(*) as all_kernels\nfrom k"
+             count(*) filter (ns < {TINY_NS} and before_ns < {TINY_NS}) as pairs, count(*) as all_kernels\nfrom k"
         ),
     }]
 }
