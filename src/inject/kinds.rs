@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use cupti_sys::constants::*;
 use cupti_sys::loader::Cupti;
 
-use crate::inject::contexts;
+use crate::inject::{contexts, entry};
 
 /// What tells of contexts and streams, as they are made: of no cost to launches, so on before there is one.
 const OF_CONTEXTS: [u32; 3] = [KIND_DEVICE, KIND_CONTEXT, KIND_STREAM];
@@ -70,8 +70,8 @@ impl Kinds {
             return Ok(());
         }
         if !self.began.swap(true, Ordering::AcqRel) {
-            // The driver is not asked where calls are recorded: these would be among them.
-            let is_blind = with_calls || !contexts::is_any_known();
+            // The driver is not asked where calls are recorded, since these would be among them, nor from within cuInit.
+            let is_blind = with_calls || entry::cuda_initializes() || !contexts::is_any_known();
             self.blind.store(is_blind, Ordering::Release);
         }
         of_work(enable)
